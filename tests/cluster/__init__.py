@@ -1,0 +1,1 @@
+"""A real three-node Kubernetes on this machine: see tests/rig."""
