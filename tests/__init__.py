@@ -1,1 +1,1 @@
-"""Tests: unit (mirrors the package), kernel (private network namespaces), cluster (the rig), and the rig itself."""
+"""Tests: unit (no kernel, no cluster), kernel (private namespaces), cluster (on the rig)."""

@@ -1,4 +1,4 @@
-"""What every test shares: a test that needs more than this machine gives says so, and under CI that is a failure."""
+"""What every test shares: one that needs more than this machine gives says so; CI then fails."""
 
 from __future__ import annotations
 

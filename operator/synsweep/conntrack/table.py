@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
     from synsweep.core.flow import Address, ConntrackEntry
@@ -46,7 +46,7 @@ class ConntrackTable(Protocol):
     """The two verbs. Implementations: `netlink.NetlinkTable`, `memory.MemoryTable`."""
 
     def entries(self, asked_for: AbstractSet[Address] = frozenset()) -> Listing:
-        """List half-open DNATed TCP entries of both families, and any entry whose backend is asked for.
+        """List half-open DNATed TCP entries, v4 and v6, and all whose backend is asked for.
 
         Raises:
             ConntrackUnavailable: no capability, no module.

@@ -96,7 +96,7 @@ class ConntrackEntry:
 
     @property
     def backend(self) -> Address:
-        """Reply source: who is to answer (`--reply-src`, `--reply-port-src`), whatever masquerades."""
+        """Reply source: who is to answer (`--reply-src`, `--reply-port-src`)."""
         return Address(self.reply.src_ip, self.reply.src_port)
 
     @property
