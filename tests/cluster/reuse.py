@@ -261,7 +261,7 @@ class Stage:
         ends_at = time.monotonic() + play.watch
         while time.monotonic() < ends_at:
             if all(
-                {n for n in outcome.stuck[way]}
+                outcome.stuck[way]
                 <= {f.number for f in stories(lines.lines) if len(f.answers) >= 5}
                 for way, lines in clients.items()
             ):
