@@ -1,4 +1,4 @@
-"""What can be set for `synsweep node`. The command line checks the ranges; here are the defaults."""
+"""What can be set for `synsweep node`, and its defaults; the command line checks the ranges."""
 
 from __future__ import annotations
 
