@@ -1,8 +1,8 @@
-"""One instruction to the nodes: which pairs of frontend and backend are gone, and for how long to look.
+"""One instruction to the nodes: which pairs of frontend and backend are gone, how long to look.
 
-Addresses only. No filter, state or pattern travels, so no instruction can make a node delete anything
-but half-open flows to those backends through those frontends; the delete rule itself is compiled into
-`staleness`. Reading and writing the API object is in `cleanup_wire`.
+Addresses only. No filter, state or pattern travels, so no instruction can make a node delete
+anything but half-open flows to those backends through those frontends; the delete rule itself is
+compiled into `staleness`. Reading and writing the API object is in `cleanup_wire`.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Reuse:
 class TargetBackend:
     """A backend that is gone from the target's Service port.
 
-    `terminated`: it was last seen terminating, that is, its pod is being deleted and nothing at this
-    address will answer any more. Otherwise the pod may live on (a selector moved, it is not ready).
+    `terminated`: it was last seen terminating, that is, its pod is being deleted and nothing at
+    this address will answer any more. Otherwise the pod may live on (a selector moved, not ready).
     """
 
     address: Address
@@ -81,8 +81,14 @@ class TargetBackend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanupTarget:
-    """One Service port: every frontend of it is gone for every backend of it."""
+    """One Service port: every frontend of it is gone for every backend of it.
 
+    `id` numbers the targets of one cleanup from 0 and stays when others are taken out: the API server
+    tells by it that targets only shrink. Service and port name would not do, since a Service port
+    whose frontends are more than one target may hold is split.
+    """
+
+    id: int
     namespace: str
     service: str
     port_name: str
@@ -102,7 +108,7 @@ class Cleanup:
     mode: Mode
     misrouted: Misrouted
     reason: CleanupReason
-    gone_for_seconds: float  # how long the youngest pair had been gone when this was written
+    gone_for_seconds: float  # when written: how long the first of its backends had been gone
     removed_at: str  # RFC 3339, for people only: never compared with any clock
     reuse_after_seconds: int  # the CNI's cooldown: from then on another pod may get the IP
     sweep_for_seconds: int  # from the removal on, nodes sweep again and again for so long
@@ -125,8 +131,8 @@ class CleanupRefused(ValueError):
     """A ConntrackCleanup that must not be acted on.
 
     `reason` is a word for the status (UnknownFormatVersion, FieldOutOfLimits, MalformedCleanup),
-    `field` the path such as `spec.targets[3].backends[0].port`, `value` what stood there, shortened;
-    the message adds what is allowed.
+    `field` the path such as `spec.targets[3].backends[0].port`, `value` what stood there,
+    shortened; the message adds what is allowed.
     """
 
     def __init__(self, *, reason: str, field: str, value: str, allowed: str) -> None:
