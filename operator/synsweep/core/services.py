@@ -1,7 +1,7 @@
 """Services as kube-proxy reads them (pkg/proxy/serviceport.go of Kubernetes 1.33).
 
 A Service is its frontends, what a client dials: cluster IPs, external IPs, the load balancer's IPs
-that kube-proxy answers for, and nodePorts. No frontends, and never an error: ExternalName, headless,
+that kube-proxy answers for, and nodePorts. None, and never an error: ExternalName, headless,
 and what is labelled for another proxy.
 """
 
