@@ -83,9 +83,9 @@ class TargetBackend:
 class CleanupTarget:
     """One Service port: every frontend of it is gone for every backend of it.
 
-    `id` numbers the targets of one cleanup from 0 and stays when others are taken out: the API server
-    tells by it that targets only shrink. Service and port name would not do, since a Service port
-    whose frontends are more than one target may hold is split.
+    `id` numbers the targets of one cleanup from 0 and stays when others are taken out: the API
+    server tells by it that targets only shrink. Service and port name would not do, since a Service
+    port whose frontends are more than one target may hold is split.
     """
 
     id: int
