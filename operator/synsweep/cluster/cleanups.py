@@ -1,0 +1,61 @@
+"""ConntrackCleanups in the operator's namespace: written by the controller, followed by all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synsweep.cluster.errors import ApiRefused
+from synsweep.cluster.listwatch import ListWatch
+from synsweep.core.cleanup import Cleanup, cleanup_from_wire, cleanup_to_wire
+
+if TYPE_CHECKING:
+    from synsweep.cluster.client import Api
+
+
+class Cleanups:
+    """The collection of one namespace."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._path = f"/apis/synsweep.io/v1alpha1/namespaces/{namespace}/conntrackcleanups"
+
+    def watch(self) -> ListWatch:
+        """Follow all of them."""
+        return ListWatch(self._api, self._path)
+
+    def create(self, cleanup: Cleanup) -> Cleanup:
+        """Publish an instruction; returns it with its uid and creation time.
+
+        One that is there already with the same targets is our own, whose answer was lost.
+
+        Raises:
+            ApiUnavailable, ApiRefused: it is not, or not known to be, in the API.
+        """
+        body = cleanup_to_wire(cleanup, namespace=self._namespace)
+        try:
+            return cleanup_from_wire(self._api.post(self._path, body).body)
+        except ApiRefused as refused:
+            if refused.reason != "AlreadyExists":
+                raise
+            there = cleanup_from_wire(self._api.get(f"{self._path}/{cleanup.name}").body)
+            if there.targets != cleanup.targets:
+                raise
+            return there
+
+    def replace_targets(self, cleanup: Cleanup) -> None:
+        """Take out of the live object what is not in this value any more (the revocation).
+
+        Raises:
+            ApiRefused: NotFound when somebody deleted it, which revokes even more.
+        """
+        targets = cleanup_to_wire(cleanup, namespace=self._namespace)["spec"]["targets"]
+        self._api.patch(f"{self._path}/{cleanup.name}", {"spec": {"targets": targets}})
+
+    def delete(self, name: str) -> None:
+        """Withdraw an instruction, or tidy up one whose time is over; absent is fine."""
+        try:
+            self._api.delete(f"{self._path}/{name}")
+        except ApiRefused as refused:
+            if not refused.not_found:
+                raise
