@@ -127,6 +127,7 @@ class ListWatch:
     ) -> None:
         self.synced = False
         self.failures = 0
+        self.trouble: ApiError | None = None  # what went wrong last, until a list is answered
         self._api = api
         self._path = path
         self._selector = {"labelSelector": label_selector} if label_selector else {}
@@ -166,6 +167,7 @@ class ListWatch:
         if self._stopping.is_set():
             return
         self.failures += 1
+        self.trouble = error
         pause = self._back_off.next()
         if isinstance(error, ApiRefused) and error.reason == "Expired":
             log.info("watch of %s expired, listing again", self._path)
@@ -188,6 +190,7 @@ class ListWatch:
                 break
             query = {"limit": str(PAGE), "continue": token, **self._selector}
         self._contact = self._clock()
+        self.trouble = None
         self._version = answer.body["metadata"].get("resourceVersion", "")
         known = {_key(item): _metadata_only(item) for item in items}
         vanished = tuple(body for key, body in self._known.items() if key not in known)

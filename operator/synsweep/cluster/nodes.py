@@ -65,9 +65,22 @@ class ConntrackNodes:
         """
         return self._api.patch(f"{_PATH}/{name}/status", {"status": dict(status)}).body
 
+    def annotate(self, name: str, annotations: Mapping[str, str]) -> Body:
+        """Set these annotations, next to what else is there (a status patch cannot).
+
+        Raises:
+            ApiRefused: NotFound when somebody deleted the object.
+        """
+        body = {"metadata": {"annotations": dict(annotations)}}
+        return self._api.patch(f"{_PATH}/{name}", body).body
+
+    def node(self, name: str) -> Body | None:
+        """Read the Node of that name; None when there is no such Node."""
+        return _or_none(self._api, f"/api/v1/nodes/{name}")
+
     def node_owner(self, name: str) -> Owner | None:
         """Find the Node of that name; None when there is no such Node."""
-        node = _or_none(self._api, f"/api/v1/nodes/{name}")
+        node = self.node(name)
         return Owner(name=name, uid=node["metadata"]["uid"]) if node else None
 
 
