@@ -97,10 +97,10 @@ def plan_sweep(entries: Iterable[ConntrackEntry], book: CleanupBook, context: Co
         verdict = classify(entry, book, context)
         if isinstance(verdict, KeepReason):
             kept[verdict] += 1
-        elif verdict.mode is Mode.DRY_RUN:
-            dry_run[flow_key(entry)] = verdict
-        else:
+        elif verdict.mode is Mode.ENFORCE:
             condemned[flow_key(entry)] = verdict
+        else:
+            dry_run[flow_key(entry)] = verdict
     if dry_run:
         kept[KeepReason.DRY_RUN] = len(dry_run)
     return SweepPlan(
