@@ -6,15 +6,15 @@ Rules of this file:
 2. What a cleanup wants: a sweep on its arrival; right after a change of the node's ruleset and 1 s
    later, because the SYN that kube-proxy let through just before its sync is the one that matters
    (at 1, 4 and 10 s where the kernel does not tell of changes); one in the last 10 s before the
-   deadline, 5 s before the IP may be given away; one 30 s after any other, until it is over; and one
-   a second later while the rate brakes hold something back.
+   deadline, 5 s before the IP may be given away; one 30 s after any other, until it is over; and
+   one a second later while the rate brakes hold something back.
 3. The first change after the arrival is answered at once. Of later ones, which on a busy node are
    mostly other people's, one in 5 s is: an answer may come late, but no change is left without one.
 4. Every cleanup is owed one whole sweep, however late it comes; that one is then all it gets.
 5. The node paces itself: sweeps begin at least 0.5 s apart, and after one that took c seconds of
-   CPU the next begins no earlier than 20 c after it, which is 5 % of one core. Only the sweep before
-   a deadline, useless afterwards, does not wait for that. It need not unless a sweep takes about
-   half a second of CPU or more, and then it happens at most once in 10 s.
+   CPU the next begins no earlier than 20 c after it, which is 5 % of one core. Only the sweep
+   before a deadline, useless afterwards, does not wait for that. It need not unless a sweep takes
+   about half a second of CPU or more, and then it happens at most once in 10 s.
 
 Times are seconds of the node's own monotonic clock.
 """
@@ -63,6 +63,11 @@ class SweepSchedule:
     answers: tuple[float, ...] = ()  # the last change that is being answered, and the next one
     last_sweep: float | None = None  # when the last sweep for it began
     held_back: bool = False  # whether that sweep left something to the rate brakes
+
+    @classmethod
+    def arrived(cls, live: LiveCleanup, *, jitter: float, notified: bool) -> SweepSchedule:
+        """Start with its arrival; `jitter` in seconds."""
+        return cls(live=live, first_at=live.arrived_at + jitter, notified=notified)
 
     @property
     def deadline(self) -> float:
@@ -176,8 +181,3 @@ def first_seen(cleanup: Cleanup, *, now: float, in_api_for: float) -> LiveCleanu
     """
     age = cleanup.gone_for_seconds + max(0.0, in_api_for)
     return LiveCleanup(cleanup=cleanup, arrived_at=now, gone_at=now - age)
-
-
-def arrived(live: LiveCleanup, *, jitter: float, notified: bool) -> SweepSchedule:
-    """Start its schedule. `jitter` in seconds; `notified`: see SweepSchedule."""
-    return SweepSchedule(live=live, first_at=live.arrived_at + jitter, notified=notified)
