@@ -30,7 +30,7 @@ class Listing:
     `entries` holds the half-open DNATed TCP entries, and those of any state whose backend was asked
     for. `listed` counts what the kernel sent, `skipped` what could not be decoded (never judged,
     only counted). `filtered` tells whether the kernel filtered by status. `seconds` is wall time.
-    A single dump proves no absence: a resize in mid-dump can lose entries (facts: ctnetlink never
+    A single dump proves no absence: a resize in mid-dump can lose entries (ctnetlink never
     sets NLM_F_DUMP_INTR).
     """
 

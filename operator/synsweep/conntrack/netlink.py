@@ -1,0 +1,182 @@
+"""The kernel's table: list by dump, delete one entry by GET, judge, DELETE."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from synsweep.conntrack.connection import NARROW, WIDE, Connection, error_name, refusal
+from synsweep.conntrack.dump import DumpReader
+from synsweep.conntrack.stall import SPARSE, DumpMode, StallGuard
+from synsweep.conntrack.sysctls import table_size
+from synsweep.conntrack.table import Listing
+from synsweep.core.flow import ConntrackEntry
+from synsweep.core.staleness import Deletion, KeepReason, Outcome, is_same_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+    from types import TracebackType
+
+    from synsweep.conntrack.table import Judge
+    from synsweep.core.flow import Address
+    from synsweep.core.staleness import CondemnedEntry
+
+DEFAULT_MAX_STALL: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastDump:
+    """What the newest dump was like: for metrics.
+
+    `stall` is the CPU time of the longest single call into the kernel, an upper bound of how long
+    packet processing on that CPU waited for the walk.
+    """
+
+    mode: DumpMode
+    table_entries: int
+    table_buckets: int
+    copied: int
+    seconds: float
+    stall: float
+
+
+class NetlinkTable:
+    """The conntrack table of the network namespace that the calling thread is in.
+
+    Each thread gets its own socket on first use; `close` closes the calling thread's, as leaving a
+    `with` block does. An error closes it too, so that the next call starts afresh. `max_stall` is
+    in seconds (see stall.py); `mode` overrides the choice, for benches. `requests` counts netlink
+    requests, `last_dump` describes the newest dump.
+    """
+
+    def __init__(
+        self, *, max_stall: float = DEFAULT_MAX_STALL, mode: DumpMode | None = None
+    ) -> None:
+        self.requests = 0
+        self.last_dump: LastDump | None = None
+        self.stall_guard = StallGuard(max_stall)
+        self._mode = mode
+        self._local = threading.local()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the calling thread's socket."""
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            self._local.connection = None
+            connection.close()
+
+    def entries(self, asked_for: AbstractSet[Address] = frozenset()) -> Listing:
+        """List the unanswered DNATed TCP entries, and all TCP entries whose backend is asked for.
+
+        Asked-for entries may be in any state, so asking for some reads the whole table unfiltered.
+
+        Raises:
+            ConntrackUnavailable: no capability, no module.
+            ConntrackError: the dump failed.
+        """
+        started = time.monotonic()
+        entries, buckets = table_size()
+        mode = self._mode or self.stall_guard.choose(entries=entries, buckets=buckets)
+        if asked_for:
+            mode = DumpMode.STREAMED
+        reader = DumpReader(asked_for)
+        try:
+            connection = self._connection()
+            connection.reset_clock()
+            self.requests += 1
+            for datagram in connection.dump(
+                half_open_only=mode is DumpMode.FILTERED,
+                receive_bytes=NARROW if entries <= SPARSE else WIDE,
+            ):
+                if reader.read(datagram):
+                    break
+        except OSError as error:
+            self.close()
+            raise refusal("list entries", error.errno or 0) from error
+        except BaseException:
+            self.close()  # the rest of the dump is still to come on this socket
+            raise
+        if mode is DumpMode.FILTERED and not reader.filtered:
+            mode = DumpMode.STREAMED  # the kernel ignored the filter
+        seconds = time.monotonic() - started
+        self.last_dump = LastDump(
+            mode=mode,
+            table_entries=entries,
+            table_buckets=buckets,
+            copied=reader.listed,
+            seconds=seconds,
+            stall=connection.longest_call,
+        )
+        self.stall_guard.learn(
+            mode,
+            entries=entries,
+            copied=reader.listed,
+            buckets=buckets,
+            kernel_seconds=connection.kernel_seconds,
+        )
+        return Listing(
+            entries=reader.entries,
+            listed=reader.listed,
+            skipped=reader.skipped.total(),
+            filtered=mode is DumpMode.FILTERED,
+            seconds=seconds,
+            skipped_reasons={reason.value: count for reason, count in reader.skipped.items()},
+        )
+
+    def delete(self, condemned: CondemnedEntry, judge: Judge) -> Deletion:
+        """Delete exactly the judged entry: get it again, judge it again, delete it at once."""
+        try:
+            return self._delete(condemned, judge)
+        except OSError as error:
+            self.close()
+            name = error_name(error.errno or 0)
+            return Deletion(condemned=condemned, outcome=Outcome.FAILED, error=name)
+
+    def _delete(self, condemned: CondemnedEntry, judge: Judge) -> Deletion:
+        connection = self._connection()
+        self.requests += 1
+        number, now = connection.get(condemned.entry)
+        if number:
+            return _refused(condemned, number, None)
+        if not isinstance(now, ConntrackEntry):  # unreadable now: so not what was judged
+            return _kept(condemned, KeepReason.REPLACED, None)
+        reason = judge(now) if is_same_entry(condemned.entry, now) else KeepReason.REPLACED
+        if reason is not None:
+            return _kept(condemned, reason, now)
+        self.requests += 1
+        number = connection.delete(now)
+        if number:
+            return _refused(condemned, number, now)
+        return Deletion(condemned=condemned, outcome=Outcome.DELETED, entry=now)
+
+    def _connection(self) -> Connection:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = Connection()
+        return connection
+
+
+def _refused(condemned: CondemnedEntry, number: int, now: ConntrackEntry | None) -> Deletion:
+    if number == errno.ENOENT:  # gone, or (from the delete) replaced by one with another id
+        return Deletion(condemned=condemned, outcome=Outcome.ALREADY_GONE, entry=now)
+    return Deletion(
+        condemned=condemned, outcome=Outcome.FAILED, error=error_name(number), entry=now
+    )
+
+
+def _kept(condemned: CondemnedEntry, reason: KeepReason, now: ConntrackEntry | None) -> Deletion:
+    return Deletion(condemned=condemned, outcome=Outcome.KEPT, kept=reason, entry=now)
