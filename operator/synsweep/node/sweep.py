@@ -1,0 +1,106 @@
+"""One pass over the table: list the entries, judge them, delete what is condemned, report.
+
+Everything that may be deleted is decided in `core/staleness.py`; everything that touches the kernel
+is behind `conntrack.table.ConntrackTable`. This file only puts the steps in their order:
+
+1. the live cleanups are taken before the listing: a cleanup that comes later gets its own sweep;
+2. the clock is read after the listing, so that a slow dump makes entries look younger, never older;
+3. the rate brakes let through what they may; what they hold back is for the next sweep;
+4. right before each delete the entry is judged again, against what is known of its cleanup by then;
+5. what a dry-run cleanup would delete is reported once per entry, and left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from synsweep.conntrack.table import ConntrackError
+from synsweep.core.report import SweepReport
+from synsweep.core.staleness import Context, Deletion, Outcome, judge_again
+from synsweep.core.sweep_plan import apply_brakes, book_of, flow_key, plan_sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+
+    from synsweep.conntrack.table import ConntrackTable
+    from synsweep.core.brake import Brakes
+    from synsweep.core.flow import ConntrackEntry, IPAddress
+    from synsweep.core.staleness import CondemnedEntry, KeepReason
+    from synsweep.node.cleanups import KnownCleanups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the rule must know of this node; read anew for each sweep."""
+
+    addresses: frozenset[IPAddress]
+    syn_sent_timeout: int  # seconds; 0 where the kernel does not tell: then every age is too young
+
+
+@dataclass(kw_only=True)
+class Sweeper:
+    """Makes one pass after another; remembers brakes and what was rehearsed, nothing else."""
+
+    table: ConntrackTable
+    cleanups: KnownCleanups
+    node_name: str
+    surroundings: Callable[[], Surroundings]
+    brakes: Brakes
+    clock: Callable[[], float]  # monotonic, seconds
+    _rehearsed: dict[Hashable, float] = field(default_factory=dict)
+
+    def sweep(self) -> SweepReport:
+        """List, judge, delete, report.
+
+        Raises:
+            ConntrackError: the table could not be listed; nothing was deleted.
+        """
+        started_at = self.clock()
+        lives = self.cleanups.live()
+        listing = self.table.entries()
+        context = self._context()
+        plan = plan_sweep(listing.entries, book_of(lives), context)
+        plan, self.brakes = apply_brakes(plan, self.brakes, now=context.now)
+        deletions = (
+            *(self._delete(condemned, context) for condemned in plan.condemned),
+            *self._rehearse(plan.dry_run, context),
+        )
+        self.cleanups.swept(lives, started_at=started_at, held_back=plan.held_back)
+        return SweepReport(
+            listed=listing.listed,
+            skipped=listing.skipped,
+            kept=plan.kept,
+            deletions=deletions,
+            seconds=self.clock() - started_at,
+            swept_through=max((live.cleanup.sequence for live in lives), default=0),
+        )
+
+    def _context(self) -> Context:
+        surroundings = self.surroundings()
+        return Context(
+            now=self.clock(),
+            node_name=self.node_name,
+            node_addresses=surroundings.addresses,
+            syn_sent_timeout=surroundings.syn_sent_timeout,
+        )
+
+    def _delete(self, condemned: CondemnedEntry, context: Context) -> Deletion:
+        def judge(entry: ConntrackEntry) -> KeepReason | None:
+            current = self.cleanups.current(condemned)
+            return judge_again(current, replace(context, now=self.clock()))(entry)
+
+        try:
+            return self.table.delete(condemned, judge)
+        except ConntrackError as error:
+            return Deletion(condemned=condemned, outcome=Outcome.FAILED, error=str(error))
+
+    def _rehearse(self, dry_run: Iterable[CondemnedEntry], context: Context) -> Iterator[Deletion]:
+        # An entry that was not listed for a whole timeout has expired; the next one is another.
+        oldest = context.now - context.syn_sent_timeout
+        self._rehearsed = {key: at for key, at in self._rehearsed.items() if at > oldest}
+        for condemned in dry_run:
+            key = flow_key(condemned.entry), condemned.entry.original
+            if key not in self._rehearsed:
+                yield Deletion(condemned=condemned, outcome=Outcome.DRY_RUN, entry=condemned.entry)
+            self._rehearsed[key] = context.now
