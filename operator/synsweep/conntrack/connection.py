@@ -9,7 +9,7 @@ import errno
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
@@ -17,7 +17,7 @@ from synsweep.conntrack import decode, framing, wire
 from synsweep.conntrack.table import ConntrackError, ConntrackUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from synsweep.core.flow import ConntrackEntry
 
@@ -45,6 +45,26 @@ def refusal(verb: str, number: int) -> ConntrackError:
     return ConntrackError(f"{verb}: {error_name(number)}")
 
 
+class NetlinkSocket(Protocol):
+    """What is needed of a socket; pyroute2's has it."""
+
+    def send(self, data: bytes, /) -> int:
+        """Send one datagram."""
+        ...
+
+    def recv(self, size: int, /) -> bytes:
+        """Wait for one datagram."""
+        ...
+
+    def setsockopt(self, level: int, option: int, value: bytes, /) -> None:
+        """Set an option."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
 class Connection:
     """A ctnetlink socket. Not for two threads; close it after use.
 
@@ -54,12 +74,12 @@ class Connection:
     does; EAGAIN means that no answer came for ANSWER_WITHIN seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, open_socket: Callable[[], NetlinkSocket] = NFCTSocket) -> None:
         self.requests = 0
         self.longest_call = 0.0
         self.kernel_seconds = 0.0
         self._sequence = 0
-        self._socket = NFCTSocket()
+        self._socket = open_socket()
         seconds = struct.pack("@ll", ANSWER_WITHIN, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
 
@@ -128,7 +148,7 @@ class Connection:
 
     def _receive(self, receive_bytes: int) -> bytes:
         started = time.thread_time()
-        datagram: bytes = self._socket.recv(receive_bytes)
+        datagram = self._socket.recv(receive_bytes)
         self._clock(started)
         return datagram
 

@@ -5,42 +5,29 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
+
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from synsweep.conntrack.connection import NARROW, WIDE, Connection, error_name, refusal
 from synsweep.conntrack.dump import DumpReader
-from synsweep.conntrack.stall import SPARSE, DumpMode, StallGuard
+from synsweep.conntrack.stall import SPARSE, DumpCost, DumpMode, StallGuard
 from synsweep.conntrack.sysctls import table_size
 from synsweep.conntrack.table import Listing
 from synsweep.core.flow import ConntrackEntry
 from synsweep.core.staleness import Deletion, KeepReason, Outcome, is_same_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Set as AbstractSet
     from types import TracebackType
 
+    from synsweep.conntrack.connection import NetlinkSocket
     from synsweep.conntrack.table import Judge
     from synsweep.core.flow import Address
     from synsweep.core.staleness import CondemnedEntry
 
 DEFAULT_MAX_STALL: Final = 0.005
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastDump:
-    """What the newest dump was like: for metrics.
-
-    `stall` is the CPU time of the longest single call into the kernel, an upper bound of how long
-    packet processing on that CPU waited for the walk.
-    """
-
-    mode: DumpMode
-    table_entries: int
-    table_buckets: int
-    copied: int
-    seconds: float
-    stall: float
 
 
 class NetlinkTable:
@@ -53,12 +40,17 @@ class NetlinkTable:
     """
 
     def __init__(
-        self, *, max_stall: float = DEFAULT_MAX_STALL, mode: DumpMode | None = None
+        self,
+        *,
+        max_stall: float = DEFAULT_MAX_STALL,
+        mode: DumpMode | None = None,
+        open_socket: Callable[[], NetlinkSocket] = NFCTSocket,
     ) -> None:
         self.requests = 0
-        self.last_dump: LastDump | None = None
+        self.last_dump: DumpCost | None = None
         self.stall_guard = StallGuard(max_stall)
         self._mode = mode
+        self._open_socket = open_socket
         self._local = threading.local()
 
     def __enter__(self) -> Self:
@@ -89,18 +81,43 @@ class NetlinkTable:
             ConntrackError: the dump failed.
         """
         started = time.monotonic()
-        entries, buckets = table_size()
-        mode = self._mode or self.stall_guard.choose(entries=entries, buckets=buckets)
+        size = table_size()
+        mode = self._mode or self.stall_guard.choose(size)
         if asked_for:
             mode = DumpMode.STREAMED
         reader = DumpReader(asked_for)
+        connection = self._dump(reader, mode, NARROW if size.entries <= SPARSE else WIDE)
+        if not reader.filtered:
+            mode = DumpMode.STREAMED  # also where the kernel ignored the filter
+        seconds = time.monotonic() - started
+        cost = DumpCost(
+            mode=mode,
+            size=size,
+            copied=reader.listed,
+            seconds=seconds,
+            stall=connection.longest_call,
+            kernel_seconds=connection.kernel_seconds,
+        )
+        self.last_dump = cost
+        self.stall_guard.learn(cost)
+        return Listing(
+            entries=reader.entries,
+            listed=reader.listed,
+            skipped=reader.skipped.total(),
+            filtered=mode is DumpMode.FILTERED,
+            seconds=seconds,
+            skipped_reasons={reason.value: count for reason, count in reader.skipped.items()},
+        )
+
+    def _dump(self, reader: DumpReader, mode: DumpMode, receive_bytes: int) -> Connection:
+        """Let the reader read one whole dump; return the connection, whose clock has its cost."""
+        half_open_only = mode is DumpMode.FILTERED
         try:
             connection = self._connection()
             connection.reset_clock()
             self.requests += 1
             for datagram in connection.dump(
-                half_open_only=mode is DumpMode.FILTERED,
-                receive_bytes=NARROW if entries <= SPARSE else WIDE,
+                half_open_only=half_open_only, receive_bytes=receive_bytes
             ):
                 if reader.read(datagram):
                     break
@@ -110,32 +127,7 @@ class NetlinkTable:
         except BaseException:
             self.close()  # the rest of the dump is still to come on this socket
             raise
-        if mode is DumpMode.FILTERED and not reader.filtered:
-            mode = DumpMode.STREAMED  # the kernel ignored the filter
-        seconds = time.monotonic() - started
-        self.last_dump = LastDump(
-            mode=mode,
-            table_entries=entries,
-            table_buckets=buckets,
-            copied=reader.listed,
-            seconds=seconds,
-            stall=connection.longest_call,
-        )
-        self.stall_guard.learn(
-            mode,
-            entries=entries,
-            copied=reader.listed,
-            buckets=buckets,
-            kernel_seconds=connection.kernel_seconds,
-        )
-        return Listing(
-            entries=reader.entries,
-            listed=reader.listed,
-            skipped=reader.skipped.total(),
-            filtered=mode is DumpMode.FILTERED,
-            seconds=seconds,
-            skipped_reasons={reason.value: count for reason, count in reader.skipped.items()},
-        )
+        return connection
 
     def delete(self, condemned: CondemnedEntry, judge: Judge) -> Deletion:
         """Delete exactly the judged entry: get it again, judge it again, delete it at once."""
@@ -166,7 +158,7 @@ class NetlinkTable:
     def _connection(self) -> Connection:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = Connection()
+            connection = self._local.connection = Connection(self._open_socket)
         return connection
 
 

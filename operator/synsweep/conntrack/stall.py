@@ -13,8 +13,12 @@ this node is, and the choice follows.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from synsweep.conntrack.sysctls import TableSize
 
 PER_BUCKET: Final = 13e-9  # seconds to pass one bucket of the hash
 PER_ENTRY: Final = 120e-9  # seconds to look at one entry and not to send it
@@ -33,6 +37,22 @@ class DumpMode(StrEnum):
     STREAMED = "streamed"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DumpCost:
+    """What one dump was like: for the metrics, and to learn from.
+
+    `stall` is the CPU time of the longest single call into the kernel, in seconds: an upper bound
+    of how long packet processing on that CPU waited for the walk. `seconds` is wall time.
+    """
+
+    mode: DumpMode
+    size: TableSize
+    copied: int  # entries that the kernel sent
+    seconds: float
+    stall: float
+    kernel_seconds: float  # CPU time of all calls
+
+
 class StallGuard:
     """Keeps the predicted walk under `max_stall` seconds.
 
@@ -44,29 +64,23 @@ class StallGuard:
         self.max_stall = max_stall
         self.slowness = CAUTIOUS
 
-    def choose(self, *, entries: int, buckets: int) -> DumpMode:
+    def choose(self, size: TableSize) -> DumpMode:
         """Pick the cheaper way whose walk stays under `max_stall`."""
-        if entries <= ONE_DATAGRAM:
+        if size.entries <= ONE_DATAGRAM or self.predict(size) <= self.max_stall:
             return DumpMode.FILTERED
-        fits = self.predict(entries=entries, buckets=buckets) <= self.max_stall
-        return DumpMode.FILTERED if fits else DumpMode.STREAMED
+        return DumpMode.STREAMED
 
-    def predict(self, *, entries: int, buckets: int) -> float:
+    def predict(self, size: TableSize) -> float:
         """Seconds that a filtered dump stalls its CPU when nothing matches."""
-        return self.slowness * (buckets * PER_BUCKET + entries * PER_ENTRY)
+        return self.slowness * (size.buckets * PER_BUCKET + size.entries * PER_ENTRY)
 
-    def learn(
-        self, mode: DumpMode, *, entries: int, copied: int, buckets: int, kernel_seconds: float
-    ) -> None:
-        """Compare what a dump cost in the kernel with what it costs on the bench.
-
-        `entries` is the size of the table, `copied` how many of them the kernel sent.
-        """
-        looked_at = entries if mode is DumpMode.FILTERED else 0
-        expected = buckets * PER_BUCKET + looked_at * PER_ENTRY + copied * PER_COPY
+    def learn(self, cost: DumpCost) -> None:
+        """Compare what a dump cost in the kernel with what it would have cost on the bench."""
+        looked_at = cost.size.entries if cost.mode is DumpMode.FILTERED else 0
+        expected = cost.size.buckets * PER_BUCKET + looked_at * PER_ENTRY + cost.copied * PER_COPY
         if expected <= 0:
             return
-        seen = min(kernel_seconds / expected, SLOWEST)
+        seen = min(cost.kernel_seconds / expected, SLOWEST)
         if seen >= self.slowness:
             self.slowness = seen
         else:

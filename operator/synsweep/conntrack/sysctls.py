@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,14 +28,18 @@ def read_sysctls() -> Mapping[str, int]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def table_size() -> tuple[int, int]:
-    """Return (entries of this namespace, buckets of the hash that all namespaces share).
+class TableSize(NamedTuple):
+    """How large the table is."""
 
-    Where they cannot be read, 0 entries and the kernel's default number of buckets.
-    """
+    entries: int  # of this network namespace
+    buckets: int  # of the hash that all network namespaces share
+
+
+def table_size() -> TableSize:
+    """Read the table's size; what cannot be read is 0 entries, and the default of buckets."""
     entries = _read(NETFILTER / "nf_conntrack_count")
     buckets = _read(NETFILTER / "nf_conntrack_buckets")
-    return entries or 0, buckets or DEFAULT_BUCKETS
+    return TableSize(entries=entries or 0, buckets=buckets or DEFAULT_BUCKETS)
 
 
 def _read(path: Path) -> int | None:
