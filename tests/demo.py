@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from tests.cluster import installation
 from tests.cluster.reuse import CLIENT_NODE, STRANGER, Outcome, Play, Stage, Way
-from tests.rig.cluster import Cluster
-from tests.rig.needs import Unfit
+from tests.rig import images
+from tests.rig.cluster import Cluster, build
+from tests.rig.errors import NeedsMissing, RigError
 
 WHAT = {
     "retransmit": "one connect(), the kernel repeats the SYN",
@@ -136,7 +137,9 @@ def main() -> int:
     play = Play(cooldown=cooldown, watch=max(12.0, cooldown))
     say(f"A real Kubernetes of three nodes on this machine; kube-proxy mode {mode}.")
     try:
-        with Cluster.up(nodes=3, proxy_mode=mode, progress=say) as cluster:
+        build()
+        operator = images.operator()
+        with Cluster.up(nodes=3, proxy_mode=mode, images=[operator], name="demo") as cluster:
             stage = Stage(cluster)
             say("Installing synsweep: kubectl apply -k manifests/base")
             installation.install(cluster)
@@ -150,9 +153,12 @@ def main() -> int:
             show_operator(cluster)
             code = verdict(without, with_us, play.ways)
             say("\nTaking the cluster down; nothing is left behind.")
-    except Unfit as error:
+    except NeedsMissing as error:
         say(f"demo: {error}")
         return 4
+    except RigError as error:
+        say(f"demo: {error}")
+        return 1
     return code
 
 

@@ -17,7 +17,7 @@ from tests.cluster.workloads import PROGRAMS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.rig.cluster import Node
+    from tests.rig.node import Node
 
 T = TypeVar("T")
 
