@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from sys import intern
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from synsweep.core.flow import IPAddress
@@ -28,6 +29,8 @@ HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
 MAX_PORT: Final = 65535
 _SHOWN_CHARACTERS: Final = 100
 _NOTHING: Final[RawBody] = MappingProxyType({})
+
+_Word = TypeVar("_Word", bound=StrEnum)
 
 
 class MalformedObject(ValueError):
@@ -128,13 +131,27 @@ class BodyReader:
             raise self.refusal(field, value, "true or false")
         return value
 
+    def number(self, value: object, field: str, *, absent: int, lowest: int, highest: int) -> int:
+        """Read an integer within limits."""
+        if value is None:
+            return absent
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise self.refusal(field, value, f"an integer from {lowest} to {highest}")
+        return value
+
     def port(self, value: object, field: str) -> int:
         """Read a port number; absent is 0, which kube-proxy skips."""
-        if value is None:
-            return 0
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_PORT:
-            raise self.refusal(field, value, f"a port from 0 to {MAX_PORT}")
-        return value
+        return self.number(value, field, absent=0, lowest=0, highest=MAX_PORT)
+
+    def word(
+        self, value: object, field: str, words: type[_Word], *, absent: _Word | None = None
+    ) -> _Word:
+        """Read one of the words of an enum; without `absent` the field is required."""
+        if value is None and absent is not None:
+            return absent
+        if not isinstance(value, str) or value not in {word.value for word in words}:
+            raise self.refusal(field, value, ", ".join(words))
+        return words(value)
 
     def ip(self, value: object, field: str) -> IPAddress:
         """Read an IPv4 or IPv6 address."""
