@@ -116,3 +116,23 @@ def _cgroups() -> str | None:
     if lacking := cgroups.missing():
         return f"cgroup controllers {', '.join(lacking)} under /sys/fs/cgroup"
     return None
+
+
+def check_tools() -> None:
+    """Raise NeedsMissing if the kernel cannot do what kube-proxy asks for; after installing."""
+    hook = "type nat hook output priority -100;"
+    rules = f"table ip t {{ chain c {{ {hook} ip daddr 192.0.2.1 dnat to 192.0.2.2; }}; }}"
+    probes = {
+        "NAT by nftables: nf_tables and nft_nat": ("nft", rules),
+        "NAT by iptables: ip_tables or nft_compat, xt_comment": (
+            *("iptables", "-t", "nat", "-A", "OUTPUT", "-d", "192.0.2.1", "-p", "tcp"),
+            *("-m", "comment", "--comment", "x", "-j", "DNAT", "--to-destination", "192.0.2.2:1"),
+        ),
+    }
+    lines = []
+    for what, argv in probes.items():
+        done = run("unshare", "--net", *argv, check=False)
+        if done.returncode:
+            lines.append(f"{what} ({done.stderr.strip()[:200]})")
+    if lines:
+        raise NeedsMissing(tuple(lines))
