@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -88,7 +89,7 @@ def _layout(size: int, source: int) -> re.Pattern[bytes]:
         + _literal("HH", 8, wire.CTA_ID) + b"(.{4})"
         + _literal("HH", 8, 11) + b".{4}"  # CTA_USE
         + _literal("HH", 8, wire.CTA_TIMEOUT) + b"(.{4})"
-        + b".." + _literal("H", 0x8000 | wire.CTA_PROTOINFO)
+        + b"(..)" + _literal("H", 0x8000 | wire.CTA_PROTOINFO)
         + b".." + _literal("H", 0x8000 | wire.CTA_PROTOINFO_TCP)
         + _literal("HH", 5, wire.CTA_PROTOINFO_TCP_STATE) + b"(.)",
         re.DOTALL,
@@ -134,7 +135,7 @@ def decode(datagram: bytes, offset: int, length: int) -> ConntrackEntry | Skip:
     else:
         return Skip.UNKNOWN_FAMILY
     try:
-        if match is None or _has_more(datagram, match.end(), end):
+        if match is None or not _is_all(match, datagram, end):
             return _walk(datagram, offset + wire.HEADER_LENGTH, end, family)
         return _from_match(match)
     except _SkipEntry as skipped:
@@ -143,17 +144,20 @@ def decode(datagram: bytes, offset: int, length: int) -> ConntrackEntry | Skip:
         return Skip.MALFORMED
 
 
-def _has_more(datagram: bytes, offset: int, end: int) -> bool:
-    """Whether a zone could follow: then (and for any other oddity) the walk decides."""
-    return _ZONE_HEADER in datagram[offset:end]
+def _is_all(match: re.Match[bytes], datagram: bytes, end: int) -> bool:
+    """Whether the last attribute fits and no zone follows; else the walk decides."""
+    protoinfo = match.start(_PROTOINFO_LENGTH)
+    length = int.from_bytes(match[_PROTOINFO_LENGTH], sys.byteorder)
+    return protoinfo + length <= end and _ZONE_HEADER not in datagram[protoinfo:end]
 
 
+_PROTOINFO_LENGTH: Final = 12  # group
 _ZONE_HEADER: Final = struct.pack("=HH", 6, wire.CTA_ZONE)
 
 
 def _from_match(match: re.Match[bytes]) -> ConntrackEntry:
     (src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport,
-     status, ident, timeout, state) = match.groups()  # fmt: skip
+     status, ident, timeout, _, state) = match.groups()  # fmt: skip
     return ConntrackEntry(
         id=_BE32.unpack(ident)[0],
         zone=0,
