@@ -1,10 +1,10 @@
 """A node's report as the API holds it: the status of its ConntrackNode, under 4 KB.
 
 5,000 nodes report, and etcd keeps every version for a while, so a report has a fixed size limit.
-All that a node usually has to say fits. Where it does not (dozens of policies, suspects or addresses
-at once), the ends of lists are left out, in the order of OPTIONAL: suspects come again in a later
-report, refused cleanups are in the log too, and the policies that lose their counters are those
-that this node has not worked for the longest. Messages are cut.
+All that a node usually has to say fits. Where it does not (dozens of policies, suspects or
+addresses at once), the ends of lists are left out, in the order of OPTIONAL: suspects come again in
+a later report, refused cleanups are in the log too, and the policies that lose their counters are
+those that this node has not worked for the longest. Messages are cut.
 """
 
 from __future__ import annotations
