@@ -43,7 +43,7 @@ Change: TypeAlias = Callable[[Json], Json]
 
 
 @pytest.fixture(scope="module")
-def api(api_server: ControlPlane) -> ControlPlane:
+def api(api_server: ControlPlane) -> Iterator[ControlPlane]:
     """An API server that knows the three kinds and holds one full object of each."""
     api_server.kubectl("apply", "-k", str(CRDS))
     api_server.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
@@ -53,7 +53,9 @@ def api(api_server: ControlPlane) -> ControlPlane:
         api_server.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
     for plural in ("conntrackpolicies", "conntracknodes"):
         _replace_status(api_server, FULL[plural])
-    return api_server
+    yield api_server
+    for body in FULL.values():
+        api_server.kubectl("delete", "-f", "-", input=json.dumps(body))
 
 
 def _create(api: ControlPlane, body: Json) -> Json:
@@ -92,7 +94,7 @@ def _names(refusal: str, field: str, says: str) -> bool:
     return any(f" {field}: " in line and says in line for line in refusal.splitlines())
 
 
-# ------------------------------------------------------------------- what is valid
+# ---- what is valid
 
 
 VALID = (
@@ -201,7 +203,7 @@ def test_a_cleanup_without_nodes_is_for_all(api: ControlPlane) -> None:
     assert _create(api, objects.minimal_cleanup())["spec"]["nodes"] == []
 
 
-# ------------------------------------------------------------------- what is refused
+# ---- what is refused
 
 
 LIMITS = tuple(
@@ -439,7 +441,7 @@ def test_every_rule_is_enforced(api: ControlPlane, broken: Broken) -> None:
     assert _names(refusal, broken.field, broken.rule), refusal
 
 
-# ------------------------------------------------------------------- what an update may not do
+# ---- what an update may not do
 
 
 def _more_backends(body: Json) -> Json:
@@ -632,7 +634,7 @@ def test_every_rule_has_a_counterexample() -> None:
             assert any(message.startswith(hit) for hit in hits), f"{plural} {path}: {message}"
 
 
-# ------------------------------------------------------------------- what people see
+# ---- what people see
 
 
 @pytest.mark.parametrize(
