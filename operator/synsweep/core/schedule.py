@@ -13,8 +13,8 @@ Rules of this file:
 4. Every cleanup is owed one whole sweep, however late it comes; that one is then all it gets.
 5. The node paces itself: sweeps begin at least 0.5 s apart, and after one that took c seconds of
    CPU the next begins no earlier than 20 c after it, which is 5 % of one core. Only the sweep
-   before a deadline, useless afterwards, does not wait for that. It need not unless a sweep takes
-   about half a second of CPU or more, and then it happens at most once in 10 s.
+   before a deadline, useless afterwards, does not wait for that. Where a cleanup comes 10 s or more
+   before its deadline, that is never needed unless a sweep takes about half a second of CPU.
 
 Times are seconds of the node's own monotonic clock.
 """
