@@ -124,7 +124,7 @@ def _build_operator(base: Path, archive: Path) -> None:
     trust = [word for path in TRUST if Path(path).exists() for word in ("-v", f"{path}:{path}:ro")]
     arguments = (f"BASE={PYTHON}", f"VERSION={reference.rpartition(':')[2]}")
     run(
-        *(*buildah, "bud", "--isolation", "chroot", "--pull-never", *trust),
+        *(*buildah, "bud", "--layers", "--isolation", "chroot", "--pull-never", *trust),
         *(word for argument in arguments for word in ("--build-arg", argument)),
         *("-t", reference, "-f", str(places.ROOT / "Dockerfile"), str(places.ROOT)),
         timeout=900,

@@ -2,8 +2,8 @@
 
 One JSON object a line, appended by a single write(2), so that a crash leaves at most one torn line
 at the end, of something that was not made yet. Kinds: `boot`, `owner`, `detached`, `plan`,
-`process`, `netns`, `link`, `cgroup`. Folders need no line: all are under the state folder. Mounts
-need none either: they are made inside the nodes' mount namespaces and go with them.
+`process`, `netns`, `link`, `cgroup`. Folders and mounts need no line: they are under the state
+folder, or inside the nodes' mount namespaces and go with them.
 """
 
 from __future__ import annotations

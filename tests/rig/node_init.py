@@ -40,6 +40,10 @@ def make_mounts(folder: Path) -> None:
     """Make what this node sees differ from the machine, and from the last boot where it should."""
     # Copies of these mounts would keep all namespaces of the cluster alive as long as we live.
     subprocess.run(["umount", "--lazy", "--recursive", "/run/netns"], check=False)
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        mounted = Path(line.split()[4])
+        if mounted.is_relative_to(folder.parents[2]) and not folder.is_relative_to(mounted):
+            subprocess.run(["umount", "--lazy", str(mounted)], check=False)  # another cluster's
     mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     for name in ("lock", "netns"):
         Path("/run", name).mkdir()

@@ -104,10 +104,9 @@ def remove_folder(folder: Path) -> None:
     if not folder.exists():
         return
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
-        if Path(line.split()[4]).is_relative_to(
-            folder
-        ):  # nothing of ours is: but never delete into it
-            run("umount", "--lazy", line.split()[4])
+        place = line.split()[4]
+        if Path(place).is_relative_to(folder):  # the nodes' disks, if in memory
+            run("umount", "--lazy", place)
     if (folder / "log").exists():
         kept = places.last_logs(folder.name)
         shutil.rmtree(kept, ignore_errors=True)
