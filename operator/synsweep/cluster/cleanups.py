@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from synsweep.cluster.errors import ApiRefused
 from synsweep.cluster.listwatch import ListWatch
-from synsweep.core.cleanup import Cleanup, cleanup_from_wire, cleanup_to_wire
+from synsweep.core.cleanup_wire import cleanup_from_wire, cleanup_to_wire, targets_to_wire
 
 if TYPE_CHECKING:
     from synsweep.cluster.client import Api
+    from synsweep.core.cleanup import Cleanup
 
 
 class Cleanups:
@@ -49,7 +50,7 @@ class Cleanups:
         Raises:
             ApiRefused: NotFound when somebody deleted it, which revokes even more.
         """
-        targets = cleanup_to_wire(cleanup, namespace=self._namespace)["spec"]["targets"]
+        targets = targets_to_wire(cleanup.targets)
         self._api.patch(f"{self._path}/{cleanup.name}", {"spec": {"targets": targets}})
 
     def delete(self, name: str) -> None:
