@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from synsweep.cluster.listwatch import Deleted, Listed, age
 from synsweep.core.cleanup import CleanupRefused
 from synsweep.core.cleanup_wire import cleanup_from_wire
+from synsweep.core.report import RefusedCleanup
 from synsweep.core.schedule import SweepSchedule, first_seen, next_sweep
 
 if TYPE_CHECKING:
@@ -34,19 +35,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """A cleanup that this node does not act on, and why."""
-
-    name: str
-    why: CleanupRefused
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
     """What one event changed here, for logs and metrics."""
 
     arrived: tuple[LiveCleanup, ...] = ()
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[RefusedCleanup, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +48,7 @@ class _Known:
 
     uid: str
     schedule: SweepSchedule | None = None
-    refused: CleanupRefused | None = None
+    refused: RefusedCleanup | None = None
 
 
 class KnownCleanups:
@@ -99,37 +92,54 @@ class KnownCleanups:
         with self._lock:
             return tuple(schedule.live for schedule in self._schedules())
 
-    def refused(self) -> tuple[Refusal, ...]:
-        """All that is in the API and not acted on."""
+    def waiting(self) -> tuple[int, ...]:
+        """Sequences of those that have not been swept for yet."""
         with self._lock:
             return tuple(
-                Refusal(name=name, why=known.refused)
-                for name, known in self._known.items()
-                if known.refused is not None
+                schedule.live.cleanup.sequence
+                for schedule in self._schedules()
+                if schedule.last_sweep is None
             )
+
+    def refused(self) -> tuple[RefusedCleanup, ...]:
+        """All that is in the API and not acted on."""
+        with self._lock:
+            found = (known.refused for known in self._known.values())
+            return tuple(refusal for refusal in found if refusal is not None)
 
     def next_due(self, pace: Pace, *, now: float) -> float | None:
         """When to sweep next; what is over is forgotten. None: there is nothing to sweep for."""
         with self._lock:
             for known in self._known.values():
-                if known.schedule is not None and known.schedule.next_due(now) is None:
+                if known.schedule is not None and known.schedule.is_finished(now):
                     known.schedule = None
             return next_sweep(self._schedules(), pace, now=now)
 
     def ruleset_changed(self, *, now: float) -> None:
         """Note that kube-proxy, or somebody else, changed the node's ruleset."""
-        self._advance(lambda schedule: schedule.changed(now))
+        with self._lock:
+            for known in self._known.values():
+                if known.schedule is not None:
+                    known.schedule = known.schedule.changed(now)
 
-    def swept(self, lives: Iterable[LiveCleanup], *, started_at: float, held_back: bool) -> None:
-        """Note that a whole sweep was made for these, and whether a brake left something."""
+    def swept(
+        self, lives: Iterable[LiveCleanup], *, began_at: float, ended_at: float, held_back: bool
+    ) -> tuple[float, ...]:
+        """Note that a whole sweep was made for these, and whether a brake left something.
+
+        Returns:
+            For each that had its first one: seconds from the removal to the end of this sweep.
+        """
         uids = {live.cleanup.uid for live in lives}
-        self._advance(
-            lambda schedule: (
-                schedule.swept(started_at, held_back=held_back)
-                if schedule.live.cleanup.uid in uids
-                else schedule
-            )
-        )
+        delays = []
+        with self._lock:
+            for known in self._known.values():
+                schedule = known.schedule
+                if schedule is not None and known.uid in uids:
+                    if schedule.last_sweep is None:
+                        delays.append(ended_at - schedule.live.gone_at)
+                    known.schedule = schedule.swept(began_at, held_back=held_back)
+        return tuple(delays)
 
     def current(self, condemned: CondemnedEntry) -> CondemnedEntry:
         """Put what is known now in place of what was known when the entry was condemned.
@@ -147,12 +157,6 @@ class KnownCleanups:
 
     def _schedules(self) -> list[SweepSchedule]:
         return [known.schedule for known in self._known.values() if known.schedule is not None]
-
-    def _advance(self, step: Callable[[SweepSchedule], SweepSchedule]) -> None:
-        with self._lock:
-            for known in self._known.values():
-                if known.schedule is not None:
-                    known.schedule = step(known.schedule)
 
     def _upsert(
         self, body: Body, server_time: float, now: float, jitter: Callable[[], float]
@@ -184,20 +188,16 @@ class KnownCleanups:
             self._known[name] = _Known(uid=uid)
             return Noted()
         live = first_seen(cleanup, now=now, in_api_for=in_api_for)
-        schedule = SweepSchedule(live=live, first_at=now + jitter(), notified=self._notified())
+        schedule = SweepSchedule.arrived(live, jitter=jitter(), notified=self._notified())
         self._known[name] = _Known(uid=uid, schedule=schedule)
         return Noted(arrived=(live,))
 
     def _refuse(self, name: str, uid: str, why: CleanupRefused) -> Noted:
+        refusal = RefusedCleanup(name=name, reason=why.reason, message=str(why))
         known = self._known.get(name)
-        told = (
-            known is not None
-            and known.uid == uid
-            and known.refused is not None
-            and str(known.refused) == str(why)
-        )
-        self._known[name] = _Known(uid=uid, refused=why)
-        return Noted() if told else Noted(refused=(Refusal(name=name, why=why),))
+        told = known is not None and known.uid == uid and known.refused == refusal
+        self._known[name] = _Known(uid=uid, refused=refusal)
+        return Noted() if told else Noted(refused=(refusal,))
 
 
 def _none() -> float:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import http.client
+import logging
+import math
 import os
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synsweep.conntrack.table import ConntrackError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from synsweep.core.flow import IPAddress
 
+logger = logging.getLogger(__name__)
+
 KUBE_PROXY = "127.0.0.1:10249"  # where kube-proxy serves /proxyMode by default
 PROXY_MODE_TIMEOUT = 1.0  # seconds
+REFRESHED_EVERY = 30.0  # seconds
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -37,6 +45,77 @@ class KubeProxyMode(StrEnum):
 
 class WrongNode(Exception):
     """The Node that was named is not this machine, or is not there at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What ConntrackNode.status says about this node itself."""
+
+    kernel: str
+    kube_proxy_mode: KubeProxyMode
+    sysctls: Mapping[str, int]  # by the kernel's names
+    addresses: tuple[str, ...]  # reachable from other nodes
+
+
+class Datapath:
+    """What this node is, read again now and then. `facts` may be read from any thread.
+
+    Args:
+        mode: asks for kube-proxy's mode.
+        sysctls: reads the kernel's settings.
+        addresses: reads the addresses of this machine.
+
+    Raises:
+        ConntrackError: the addresses cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: Callable[[], KubeProxyMode],
+        sysctls: Callable[[], Mapping[str, int]],
+        addresses: Callable[[], frozenset[IPAddress]],
+    ) -> None:
+        self.local_addresses = addresses
+        self.boot_id = boot_id()
+        self._mode = mode
+        self._sysctls = sysctls
+        self._read_at = -math.inf
+        self.facts = self._read()
+
+    @property
+    def supported(self) -> bool:
+        """Whether Services are DNAT in conntrack here."""
+        return self.facts.kube_proxy_mode.supported
+
+    def refresh(self, *, now: float) -> bool:
+        """Read it all again if that was a while ago; returns whether kube-proxy's mode changed."""
+        if now < self._read_at + REFRESHED_EVERY:
+            return False
+        self._read_at = now
+        before = self.facts
+        try:
+            self.facts = self._read()
+        except ConntrackError as error:
+            logger.warning("what this node is could not be read again: %s", error)
+        changed = before.kube_proxy_mode is not self.facts.kube_proxy_mode
+        if changed:
+            logger.info("kube-proxy's mode is %s now", self.facts.kube_proxy_mode.value)
+        return changed
+
+    def _read(self) -> NodeFacts:
+        return NodeFacts(
+            kernel=kernel_version(),
+            kube_proxy_mode=self._mode(),
+            sysctls=self._sysctls(),
+            addresses=tuple(
+                str(address)
+                for address in sorted(
+                    filter(_is_reachable, self.local_addresses()),
+                    key=lambda address: (address.version, int(address)),
+                )
+            ),
+        )
 
 
 _MODES = {
@@ -107,6 +186,10 @@ def check_identity(
         f"Node {name} has the addresses {listed}, none of which is on this machine, and another"
         " boot id: --node-name names another node"
     )
+
+
+def _is_reachable(address: IPAddress) -> bool:
+    return not (address.is_loopback or address.is_link_local or address.is_unspecified)
 
 
 def _internal_ips(status: Mapping[str, Any]) -> Iterator[IPAddress]:

@@ -48,7 +48,7 @@ class Ruleset(Protocol):
 class Listener(Protocol):
     """Who wants to know what the sweeps did."""
 
-    def swept(self, report: SweepReport, *, cpu_seconds: float) -> None:
+    def swept(self, report: SweepReport) -> None:
         """Hear of a whole sweep."""
         ...
 
@@ -71,7 +71,6 @@ class SweepLoop:
         supported: says whether Services are DNAT in conntrack on this node.
         listener: hears of everything.
         clock: monotonic, seconds.
-        cpu_clock: CPU seconds of the calling thread.
     """
 
     def __init__(
@@ -83,7 +82,6 @@ class SweepLoop:
         supported: Callable[[], bool],
         listener: Listener,
         clock: Callable[[], float],
-        cpu_clock: Callable[[], float],
     ) -> None:
         self._sweeper = sweeper
         self._cleanups = cleanups
@@ -91,7 +89,6 @@ class SweepLoop:
         self._supported = supported
         self._listener = listener
         self._clock = clock
-        self._cpu_clock = cpu_clock
         self._pace = Pace()
         self._retry_after = RETRY_FROM
         self._not_before = 0.0
@@ -144,19 +141,16 @@ class SweepLoop:
         return None if self._caught_up else "the first sweep is still to come"
 
     def _sweep(self, now: float) -> bool:
-        cpu = self._cpu_clock()
         try:
             report = self._sweeper.sweep()
         except ConntrackError as error:
-            self._pace = self._pace.swept(now, cpu_seconds=self._cpu_clock() - cpu)
             self._not_before = self._clock() + self._retry_after
             self._retry_after = min(self._retry_after * 2, RETRY_TO)
             self._listener.failed(error)
             return False
-        cpu_seconds = self._cpu_clock() - cpu
-        self._pace = self._pace.swept(now, cpu_seconds=cpu_seconds)
+        self._pace = self._pace.swept(now, cpu_seconds=report.cpu_seconds)
         self._retry_after = RETRY_FROM
-        self._listener.swept(report, cpu_seconds=cpu_seconds)
+        self._listener.swept(report)
         return True
 
     def _wait(self, seconds: float) -> None:

@@ -12,21 +12,22 @@ is behind `conntrack.table.ConntrackTable`. This file only puts the steps in the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from synsweep.conntrack.table import ConntrackError
-from synsweep.core.report import SweepReport
+from synsweep.core.report import first_found, report_sweep, swept_through
 from synsweep.core.staleness import Context, Deletion, Outcome, judge_again
-from synsweep.core.sweep_plan import apply_brakes, book_of, flow_key, plan_sweep
+from synsweep.core.sweep_plan import apply_brakes, book_of, plan_sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable
 
     from synsweep.conntrack.table import ConntrackTable
     from synsweep.core.brake import Brakes
-    from synsweep.core.flow import ConntrackEntry, IPAddress
-    from synsweep.core.staleness import CondemnedEntry, KeepReason
+    from synsweep.core.flow import ConntrackEntry, FlowTuple, IPAddress
+    from synsweep.core.report import SweepReport
+    from synsweep.core.staleness import CondemnedEntry, KeepReason, LiveCleanup
     from synsweep.node.cleanups import KnownCleanups
 
 
@@ -48,7 +49,10 @@ class Sweeper:
     surroundings: Callable[[], Surroundings]
     brakes: Brakes
     clock: Callable[[], float]  # monotonic, seconds
-    _rehearsed: dict[Hashable, float] = field(default_factory=dict)
+    cpu_clock: Callable[[], float]  # CPU of the calling thread, seconds
+    served: Callable[[float], object]  # hears of each removal: seconds to its first whole sweep
+    swept_through: int = 0  # sequence up to which this node has swept
+    _rehearsed: frozenset[tuple[int, int, FlowTuple]] = frozenset()
 
     def sweep(self) -> SweepReport:
         """List, judge, delete, report.
@@ -56,24 +60,23 @@ class Sweeper:
         Raises:
             ConntrackError: the table could not be listed; nothing was deleted.
         """
-        started_at = self.clock()
+        began_at, cpu = self.clock(), self.cpu_clock()
         lives = self.cleanups.live()
         listing = self.table.entries()
         context = self._context()
         plan = plan_sweep(listing.entries, book_of(lives), context)
         plan, self.brakes = apply_brakes(plan, self.brakes, now=context.now)
-        deletions = (
-            *(self._delete(condemned, context) for condemned in plan.condemned),
-            *self._rehearse(plan.dry_run, context),
-        )
-        self.cleanups.swept(lives, started_at=started_at, held_back=plan.held_back)
-        return SweepReport(
+        deletions = [self._delete(condemned, context) for condemned in plan.condemned]
+        deletions += self._rehearse(plan.dry_run)
+        self._swept(lives, began_at=began_at, held_back=plan.held_back)
+        return report_sweep(
+            plan,
+            deletions,
             listed=listing.listed,
             skipped=listing.skipped,
-            kept=plan.kept,
-            deletions=deletions,
-            seconds=self.clock() - started_at,
-            swept_through=max((live.cleanup.sequence for live in lives), default=0),
+            seconds=self.clock() - began_at,
+            cpu_seconds=self.cpu_clock() - cpu,
+            swept_through=self.swept_through,
         )
 
     def _context(self) -> Context:
@@ -95,12 +98,20 @@ class Sweeper:
         except ConntrackError as error:
             return Deletion(condemned=condemned, outcome=Outcome.FAILED, error=str(error))
 
-    def _rehearse(self, dry_run: Iterable[CondemnedEntry], context: Context) -> Iterator[Deletion]:
-        # An entry that was not listed for a whole timeout has expired; the next one is another.
-        oldest = context.now - context.syn_sent_timeout
-        self._rehearsed = {key: at for key, at in self._rehearsed.items() if at > oldest}
-        for condemned in dry_run:
-            key = flow_key(condemned.entry), condemned.entry.original
-            if key not in self._rehearsed:
-                yield Deletion(condemned=condemned, outcome=Outcome.DRY_RUN, entry=condemned.entry)
-            self._rehearsed[key] = context.now
+    def _rehearse(self, dry_run: tuple[CondemnedEntry, ...]) -> list[Deletion]:
+        new, self._rehearsed = first_found(dry_run, self._rehearsed)
+        return [
+            Deletion(condemned=condemned, outcome=Outcome.DRY_RUN, entry=condemned.entry)
+            for condemned in new
+        ]
+
+    def _swept(self, lives: tuple[LiveCleanup, ...], *, began_at: float, held_back: bool) -> None:
+        for delay in self.cleanups.swept(
+            lives, began_at=began_at, ended_at=self.clock(), held_back=held_back
+        ):
+            self.served(delay)
+        self.swept_through = swept_through(
+            self.swept_through,
+            swept=(live.cleanup.sequence for live in lives),
+            waiting=self.cleanups.waiting(),
+        )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # A sweep takes from a millisecond to seconds (a table of a million entries).
 SWEEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# The goal is 5 ms.
+STALL_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 # From a backend's removal to the end of the sweep that served it: the goal is 0.5 s, the limit the
 # CNI's cooldown.
 DELAY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 25, 30, 60, 120, 300)
@@ -25,6 +27,7 @@ class NodeMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._sweeping(registry)
+        self._dumping(registry)
         self._cleanups(registry)
         self._surroundings(registry)
 
@@ -62,10 +65,22 @@ class NodeMetrics:
             ["outcome"],
             registry=registry,
         )
-        self.dump_filtered = Gauge(
-            "synsweep_dump_filtered",
-            "1 if the kernel filtered the last dump, 0 if the whole table was streamed.",
+
+    def _dumping(self, registry: CollectorRegistry) -> None:
+        self.dumps = Counter(
+            "synsweep_dumps",
+            "Reads of the table: filtered by the kernel, or streamed because it is too large.",
+            ["mode"],
             registry=registry,
+        )
+        self.dump_stall = Histogram(
+            "synsweep_dump_stall_seconds",
+            "Longest that one read may have held up packets on its CPU.",
+            buckets=STALL_BUCKETS,
+            registry=registry,
+        )
+        self.table_entries = Gauge(
+            "synsweep_table_entries", "Entries in the table at the last read.", registry=registry
         )
 
     def _cleanups(self, registry: CollectorRegistry) -> None:
