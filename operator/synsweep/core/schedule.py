@@ -84,7 +84,7 @@ class SweepSchedule:
         last = self.answers[-1] if self.answers else -math.inf
         if at <= last:
             return self  # the answer is still to come, and will be for this change too
-        answer = max(at, last + CHANGES_APART)
+        answer = max(at, min(last + CHANGES_APART, self.ends_at - AFTER_CHANGE))
         return replace(self, answers=(*self.answers[-1:], answer))
 
     def swept(self, began_at: float, *, held_back: bool) -> SweepSchedule:

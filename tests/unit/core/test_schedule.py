@@ -279,5 +279,17 @@ def test_the_deadline_is_kept_however_dear_a_sweep_is(
 ) -> None:
     sweeps = Node(cost=cost).play(arrivals, changes=changes)
     assert_deadlines_are_kept(arrivals, sweeps)
+
+
+@given(
+    arrivals=st.lists(IN_GOOD_TIME, min_size=1, max_size=6),
+    changes=CHANGES,
+    cost=st.floats(min_value=0.5, max_value=3),
+)
+def test_sweeps_ahead_of_the_pace_are_rare(
+    arrivals: list[SweepSchedule], changes: list[float], cost: float
+) -> None:
+    sweeps = Node(cost=cost).play(arrivals, changes=changes)
+    assert_deadlines_are_kept(arrivals, sweeps)
     for start in sweeps:
         assert len([at for at in sweeps if start <= at < start + 9]) <= 2
