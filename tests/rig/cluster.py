@@ -165,7 +165,7 @@ class Cluster:
             run("mount", "-t", "tmpfs", "-o", "mode=700", "synsweep-rig", str(disks))
 
     def wait_ready(self, within: float = READY_WITHIN) -> None:
-        """Wait until all nodes are Ready.
+        """Wait until all nodes are Ready and pods may be made.
 
         Raises:
             RigError: one is not within that many seconds.
@@ -175,6 +175,13 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise RigError(f"not Ready: {', '.join(sorted(missing))}")
             time.sleep(0.25)
+        while not self._has_service_account():  # without it every pod is refused
+            if time.monotonic() > deadline:
+                raise RigError(f"no ServiceAccount in namespace default: see the log of {MANAGER}")
+            time.sleep(0.25)
+
+    def _has_service_account(self) -> bool:
+        return self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0
 
     def _ready_nodes(self) -> set[str]:
         return {
