@@ -161,16 +161,16 @@ class Lines:
         raise TimeoutError(f"nothing as wanted in {timeout} s; last: {self.lines[-3:]}")
 
     def stop(self) -> list[dict[str, Any]]:
-        """End the program by closing its input, and by its id where that is not enough."""
-        if self.process.stdin is not None and not self.process.stdin.closed:
-            self.process.stdin.close()
+        """End the program by closing its input: it may run behind an nsenter that forked."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
         try:
-            self.process.wait(2)
-        except subprocess.TimeoutExpired:
-            self.process.terminate()
             self.process.wait(10)
-        self._reader.join(5)
-        if self.process.stdout is not None:
+        finally:
+            self.process.kill()
+        self._reader.join(10)
+        if not self._reader.is_alive():
             self.process.stdout.close()
         return self.lines
 

@@ -154,7 +154,7 @@ class Stage:
 
     def release_packets(self) -> None:
         """Let packets through again."""
-        self.cluster.node(VICTIM_NODE).run("nft", "delete table inet ss_dead")
+        self.cluster.node(VICTIM_NODE).run("nft", "delete table inet ss_dead", check=False)
 
     def kill_victim(self, address: str) -> float:
         """Force-delete the victim; give the moment (monotonic) its address left the slices."""
@@ -222,6 +222,7 @@ class Stage:
             outcome_lines = {way: each.stop() for way, each in clients.items()}
             if wire is not None:
                 wire.stop()
+            self.release_packets()
             self.end_stranger()
         outcome.flows = {way: stories(lines) for way, lines in outcome_lines.items()}
         return outcome

@@ -1,8 +1,9 @@
 """The packet-level oracle: every TCP SYN, SYN-ACK, FIN and RST that crosses one interface.
 
-`packets.py --interface eth0`. It reads the wire (AF_PACKET) and nothing of conntrack, Kubernetes or
-synsweep. Lines: {"t": monotonic seconds, "flags": "S" | "SA" | "R" | "F" | ..., "src": ip,
-"sport": n, "dst": ip, "dport": n, "out": true for packets this host sent}.
+`packets.py --interface eth0`. It ends with its standard input. It reads the wire (AF_PACKET) and
+nothing of conntrack, Kubernetes or synsweep. Lines: {"t": monotonic seconds, "flags": "S" | "SA" |
+"R" | "F" | ..., "src": ip, "sport": n, "dst": ip, "dport": n, "out": true for packets this host
+sent}.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import os
+import select
 import socket
 import struct
 import sys
@@ -35,7 +38,7 @@ def read(protocol: int, packet: bytes) -> tuple[str, str, bytes] | None:
 
 
 def main() -> None:
-    """Print until killed."""
+    """Print until standard input is closed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--interface", default="eth0")
     options = parser.parse_args()
@@ -45,8 +48,12 @@ def main() -> None:
     sys.stdout.write('{"event": "listening"}\n')
     sys.stdout.flush()
     while True:
-        packet, ancillary, _, address = sock.recvmsg(256, 0)
-        del ancillary
+        readable, _, _ = select.select([sock, sys.stdin], [], [])
+        if sys.stdin in readable and not os.read(0, 4096):
+            return
+        if sock not in readable:
+            continue
+        packet, address = sock.recvfrom(256)
         seen = read(address[1], packet)
         if seen is None or not seen[2][13] & LOUD:
             continue
