@@ -1,0 +1,78 @@
+"""Private network namespaces that this process can step into."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLONE_NEWNET = 0x4000_0000
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def run(*argv: str, given: str | None = None) -> str:
+    """Run a command and return what it printed; a failure shows what it said."""
+    done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def set_namespace(descriptor: int) -> None:
+    """Move the calling thread into a network namespace."""
+    if LIBC.setns(descriptor, CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Namespace:
+    """One network namespace, with loopback up. A context manager: leaving it removes it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = f"ssk-{os.getpid()}-{name}"
+        run("ip", "netns", "add", self.name)
+        self.ip("link", "set", "lo", "up")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove it; what runs in it keeps it alive until it ends."""
+        subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
+
+    def ip(self, *argv: str) -> str:
+        """Call the ip command for it."""
+        return run("ip", "-n", self.name, *argv)
+
+    def run(self, *argv: str, given: str | None = None) -> str:
+        """Run a command in it."""
+        return run("ip", "netns", "exec", self.name, *argv, given=given)
+
+    def sysctl(self, name: str, value: int | str) -> None:
+        """Set one of its sysctls, in dots."""
+        with self.entered():
+            Path("/proc/sys", *name.split(".")).write_text(str(value), encoding="ascii")
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be in it: sockets that are opened here stay here."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        try:
+            set_namespace(there)
+            try:
+                yield
+            finally:
+                set_namespace(home)
+        finally:
+            os.close(there)
+            os.close(home)
