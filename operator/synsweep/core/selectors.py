@@ -41,15 +41,11 @@ class Requirement:
 
     def matches(self, labels: Labels) -> bool:
         """Judge one object's labels; NotIn also matches where the key is absent."""
-        match self.operator:
-            case Operator.IN:
-                return labels.get(self.key) in self.values
-            case Operator.NOT_IN:
-                return labels.get(self.key) not in self.values
-            case Operator.EXISTS:
-                return self.key in labels
-            case Operator.DOES_NOT_EXIST:
-                return self.key not in labels
+        if self.operator is Operator.IN:
+            return labels.get(self.key) in self.values
+        if self.operator is Operator.NOT_IN:
+            return labels.get(self.key) not in self.values
+        return (self.key in labels) == (self.operator is Operator.EXISTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
