@@ -85,13 +85,12 @@ def covered_pairs(live: Iterable[tuple[Cleanup, float]]) -> dict[PairKey, float]
     """
     covered: dict[PairKey, float] = {}
     for cleanup, gone_at in live:
+        about = (cleanup.policy_uid, cleanup.mode, cleanup.reason)
         until = gone_at + spread(cleanup.gone_for_seconds) + COVER_SLACK
         for target in cleanup.targets:
             for frontend in target.frontends:
                 for backend in target.backends:
-                    key = _key(
-                        cleanup.policy_uid, cleanup.mode, cleanup.reason, frontend, backend.address
-                    )
+                    key = (*about, frontend, backend.address)
                     covered[key] = max(until, covered.get(key, until))
     return covered
 
@@ -130,32 +129,20 @@ def plan_cleanups(
         ),
         key=lambda one: (one[0].gone_at, one[1].name, one[2]),
     )
-    written = datetime.fromisoformat(wall_now)
     cleanups: list[Cleanup] = []
     for batch, policy, reason in batches:
-        gone_for = round(now - batch.gone_at, 3)
-        removed_at = (written - timedelta(seconds=gone_for)).astimezone(UTC)
+        template = _template(
+            policy,
+            reason,
+            age=now - batch.gone_at,
+            wall_now=wall_now,
+            settings=settings,
+            nodes_total=nodes_total,
+        )
         for targets in batch.objects():
             sequence = first_sequence + len(cleanups)
-            cleanups.append(
-                Cleanup(
-                    name=cleanup_name(reason, sequence),
-                    uid="",
-                    policy=policy.name,
-                    policy_uid=policy.uid,
-                    sequence=sequence,
-                    mode=policy.mode,
-                    misrouted=policy.misrouted,
-                    reason=reason,
-                    gone_for_seconds=gone_for,
-                    removed_at=removed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                    reuse_after_seconds=settings.reuse_after,
-                    sweep_for_seconds=settings.sweep_for,
-                    report_within_seconds=report_within_seconds(nodes_total),
-                    nodes=(),
-                    targets=targets,
-                )
-            )
+            name = cleanup_name(reason, sequence)
+            cleanups.append(replace(template, name=name, sequence=sequence, targets=targets))
     return tuple(cleanups)
 
 
@@ -200,6 +187,36 @@ def plan_withdrawals(live: Iterable[Cleanup], policies: Iterable[Policy]) -> tup
     return tuple(cleanup for cleanup in live if modes.get(cleanup.policy_uid) != cleanup.mode)
 
 
+def _template(
+    policy: Policy,
+    reason: CleanupReason,
+    *,
+    age: float,
+    wall_now: str,
+    settings: PlanSettings,
+    nodes_total: int,
+) -> Cleanup:
+    """Make all of a cleanup but its number and its targets; `age` is its oldest removal's."""
+    removed_at = datetime.fromisoformat(wall_now) - timedelta(seconds=age)
+    return Cleanup(
+        name="",
+        uid="",
+        policy=policy.name,
+        policy_uid=policy.uid,
+        sequence=0,
+        mode=policy.mode,
+        misrouted=policy.misrouted,
+        reason=reason,
+        gone_for_seconds=round(age, 3),
+        removed_at=removed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        reuse_after_seconds=settings.reuse_after,
+        sweep_for_seconds=settings.sweep_for,
+        report_within_seconds=report_within_seconds(nodes_total),
+        nodes=(),
+        targets=(),
+    )
+
+
 def _wanted(
     cleanup: Cleanup,
     policies: Sequence[Policy],
@@ -240,7 +257,7 @@ def _due(
         if not 0 <= now - gone_at <= settings.sweep_for:
             continue
         keys = {
-            frontend: _key(policy.uid, policy.mode, one.reason, frontend, one.backend)
+            frontend: (policy.uid, policy.mode, one.reason, frontend, one.backend)
             for frontend in one.frontends
         }
         frontends = {frontend for frontend, key in keys.items() if known.get(key, -inf) < gone_at}
@@ -280,9 +297,3 @@ def _gone_at(removed: RemovedBackend, policy: Policy) -> float:
     if removed.reason is CleanupReason.ENDPOINT_REMOVED:
         return removed.gone_at
     return removed.gone_at + (policy.unready_after_seconds or inf)
-
-
-def _key(
-    policy_uid: str, mode: Mode, reason: CleanupReason, frontend: Frontend, backend: Address
-) -> PairKey:
-    return (policy_uid, mode, reason, frontend, backend)
