@@ -38,6 +38,8 @@ def main() -> int:
 
 def up(name: str, nodes: int, proxy_mode: str) -> None:
     """Bring up a cluster that stays, with the operator's image, and say how to use it."""
+    claims.refuse_if_used(name)
+    cluster.refuse_bad(nodes, proxy_mode)
     cluster.build()
     archive = images.operator()
     made = cluster.Cluster.start(nodes=nodes, proxy_mode=proxy_mode, archives=[archive], name=name)
@@ -94,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         if command == "down":
             sub.add_argument("--all", action="store_true", help="all clusters of this machine")
         if command == "up":
-            count = int(os.environ.get("NODES") or 3)
+            count = os.environ.get("NODES") or "3"
             mode = os.environ.get("PROXY_MODE") or "iptables"
             sub.add_argument("--nodes", type=int, default=count, help=f"how many ({count})")
             sub.add_argument(

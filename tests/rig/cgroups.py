@@ -67,7 +67,10 @@ def make(cluster: str, node: str, journal: Journal) -> str:
         if tree.version == 2 and tree.controllers:
             _delegate(tree.path, tree.controllers)
         for folder in (parent, parent / node):
-            folder.mkdir(exist_ok=True)
+            try:
+                folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise RigError(f"cannot make a cgroup: {error}") from error
             if "cpuset" in tree.controllers and tree.version == 1:
                 _fill_cpuset(folder)
         if tree.version == 2 and tree.controllers:

@@ -44,12 +44,10 @@ def claim(name: str, *, with_nodes: bool) -> Claim:
     Raises:
         RigError: a cluster of that name is up.
     """
-    if not NAME.fullmatch(name):
-        raise RigError(f"cluster name {name!r}: 1 to 10 of a-z, 0-9 and -, a letter first")
     folder = places.state() / name
     places.state().mkdir(parents=True, exist_ok=True, mode=0o700)
     with places.locked("state"):
-        _refuse_if_used(name)
+        refuse_if_used(name)
         if folder.exists():
             say(f"cluster {name} was left by a crash: taking it down first")
             take_down(name)
@@ -97,7 +95,10 @@ def is_detached(name: str) -> bool:
     return boot_id() in booted and any(entry["kind"] == "detached" for entry in entries)
 
 
-def _refuse_if_used(name: str) -> None:
+def refuse_if_used(name: str) -> None:
+    """Raise RigError if a cluster of that name is up, or the name cannot be one."""
+    if not NAME.fullmatch(name):
+        raise RigError(f"cluster name {name!r}: 1 to 10 of a-z, 0-9 and -, a letter first")
     if is_detached(name):
         raise RigError(
             f"cluster {name} is up already; `python -m tests.rig down --name {name}` takes it down"

@@ -121,10 +121,7 @@ class Cluster:
             NeedsMissing: what this machine lacks.
             RigError: a bad argument, a name in use, or a step that failed; nothing is left then.
         """
-        if proxy_mode not in PROXY_MODES:
-            raise RigError(f"proxy mode {proxy_mode!r}: one of {', '.join(PROXY_MODES)}")
-        if not 1 <= nodes <= MAX_NODES:
-            raise RigError(f"{nodes} nodes: 1 to {MAX_NODES}")
+        refuse_bad(nodes, proxy_mode)
         build(operator=False)
         owner = claim(name, with_nodes=True)
         try:
@@ -222,6 +219,14 @@ class Cluster:
     def load_image(self, archive: Path) -> None:
         """Import a docker archive on all nodes."""
         self._on_all(lambda node: node.load_image(archive))
+
+
+def refuse_bad(nodes: int, proxy_mode: str) -> None:
+    """Raise RigError for arguments that no cluster can have."""
+    if proxy_mode not in PROXY_MODES:
+        raise RigError(f"proxy mode {proxy_mode!r}: one of {', '.join(PROXY_MODES)}")
+    if not 1 <= nodes <= MAX_NODES:
+        raise RigError(f"{nodes} nodes: 1 to {MAX_NODES}")
 
 
 def available_memory() -> int:

@@ -132,6 +132,7 @@ def _build_operator(base: Path, archive: Path) -> None:
     fresh = _fresh(archive)
     run(*buildah, "push", "-q", reference, f"docker-archive:{fresh}:{reference}", timeout=300)
     fresh.rename(archive)
+    run(*buildah, "rmi", "--prune", "--force", check=False)  # layers of earlier builds
 
 
 def _digest_of_sources(base: Path) -> str:

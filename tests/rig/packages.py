@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from tests.rig import binaries
 from tests.rig.commands import run
 from tests.rig.errors import RigError
 from tests.rig.places import say
@@ -32,7 +33,7 @@ def missing() -> tuple[str, ...]:
     return tuple(
         package
         for what, package in PACKAGES.items()
-        if not (Path(what).exists() if what.startswith("/") else shutil.which(what))
+        if not (Path(what).exists() if what.startswith("/") else binaries.find(what))
     )
 
 
@@ -55,4 +56,5 @@ def ensure() -> None:
     if run(*install, check=False, timeout=900, env=quiet).returncode:
         run("apt-get", "update", timeout=300, env=quiet)
         run(*install, timeout=900, env=quiet)
+    binaries.find.cache_clear()
     say("installed")

@@ -21,6 +21,8 @@ from tests.rig.processes import Process, children, end, identify
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LOGS_KEPT = 10  # clusters
+
 
 def take_down(name: str) -> None:
     """Remove a cluster; under the lock `state`.
@@ -112,9 +114,16 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(kept, ignore_errors=True)
         kept.parent.mkdir(parents=True, exist_ok=True)
         (folder / "log").rename(kept)
+        _forget_old_logs(kept.parent)
     for part in sorted(folder.iterdir(), key=lambda path: path.name == journal.NAME):
         if part.is_dir():
             shutil.rmtree(part)
         else:
             part.unlink()
     folder.rmdir()
+
+
+def _forget_old_logs(folder: Path) -> None:
+    by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    for old in by_age[:-LOGS_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
