@@ -13,7 +13,7 @@ import itertools
 import logging
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import kopf
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Left to itself kopf asks for the user's name, and a container's uid has none.
+IDENTITY: Any = "synsweep-controller"
 RETRY = 0.5  # seconds between two tries of kopf, and before it is started again
 SILENCE = 18.0  # a watch is renewed every 15 s
 _SAME_LINE_EVERY = 30.0
@@ -98,7 +100,11 @@ async def follow(
         others = asyncio.all_tasks()
         try:
             tasks = await kopf.spawn_tasks(
-                registry=registry(), settings=kopf_settings(), clusterwide=True, stop_flag=stopping
+                registry=registry(),
+                settings=kopf_settings(),
+                identity=IDENTITY,
+                clusterwide=True,
+                stop_flag=stopping,
             )
             take_signals()
             await kopf.run_tasks(tasks, ignored=others)
