@@ -8,6 +8,7 @@ program is broken, and the kubelet may restart it.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, TypeAlias
 
+from prometheus_client import disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from synsweep.observe.address import HttpAddress
@@ -48,6 +50,7 @@ class HealthServer:
     def __init__(
         self, address: str, *, live: Probe, ready: Probe, registry: CollectorRegistry
     ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second sample for each, which nobody reads
         self._address = HttpAddress.parse(address)
         self._paths: dict[str, Callable[[_Handler], None]] = {
             "/healthz": lambda handler: handler.answer_probe(live),
@@ -70,8 +73,9 @@ class HealthServer:
         try:
             listening = _listen(self._address)
         except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
             raise AddressInUse(
-                f"cannot serve health and metrics on {self._address}: {error.strerror or error}"
+                f"cannot serve health and metrics on {self._address}: {why}"
             ) from error
         self._server = _Server(listening, self._paths)
         thread = threading.Thread(
