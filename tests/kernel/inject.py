@@ -58,30 +58,24 @@ def flow(client: str, port: int, frontend: str, backend: str | None, **more: obj
 
 def half_open(count: int, *, backend: str = "10.2.0.9", first: int = 0) -> Iterable[Flow]:
     """Many half-open flows from different clients through 10.96.0.10:80."""
-    return _many(count, backend, first, TcpState.SYN_SENT, answered=False)
+    return _many("10.192.0.0", range(first, first + count), backend, TcpState.SYN_SENT)
 
 
 def established(count: int, *, backend: str = "10.2.0.2", first: int = 0) -> Iterable[Flow]:
     """Many answered flows from different clients through 10.96.0.10:80."""
-    return _many(count, backend, first, TcpState.ESTABLISHED, answered=True)
+    return _many("10.128.0.0", range(first, first + count), backend, TcpState.ESTABLISHED)
 
 
-def _many(
-    count: int, backend: str, first: int, state: TcpState, *, answered: bool
-) -> Iterable[Flow]:
-    base, frontend, to = (
-        int(IPv4Address("10.128.0.0")),
-        ip_address("10.96.0.10"),
-        ip_address(backend),
-    )
-    for number in range(first, first + count):
+def _many(clients: str, numbers: range, backend: str, state: TcpState) -> Iterable[Flow]:
+    base, frontend, to = int(ip_address(clients)), ip_address("10.96.0.10"), ip_address(backend)
+    for number in numbers:
         yield Flow(
             client=IPv4Address(base + number // 50_000),
             client_port=1024 + number % 50_000,
             frontend=frontend,
             backend=to,
             state=state,
-            answered=answered,
+            answered=state is not TcpState.SYN_SENT,
             timeout=100 if state is TcpState.SYN_SENT else 100_000,
         )
 

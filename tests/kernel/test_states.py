@@ -68,9 +68,7 @@ def test_a_connection_whose_handshake_is_under_way_is_kept(lab: Lab, table: Netl
     assert_kept(table, entry, KeepReason.NOT_SYN_SENT)
 
 
-def test_a_connection_whose_end_is_not_acknowledged_is_kept(
-    lab: Lab, table: NetlinkTable
-) -> None:
+def test_a_connection_whose_end_is_not_acknowledged_is_kept(lab: Lab, table: NetlinkTable) -> None:
     client, _ = open_flow(lab)
     lab.drop(lab.backends, PURE_ACK)
     client.shutdown(socket.SHUT_WR)
