@@ -69,6 +69,7 @@ def find(name: str) -> Path | None:
     return built if built.exists() else None
 
 
+@cache
 def _is_usable(name: str, program: Path) -> bool:
     if name not in KUBERNETES:
         return True
@@ -95,6 +96,12 @@ def _wanted(name: str) -> str:
     return f"v{OLDEST[0]}.{OLDEST[1]} to v{newest[0]}.{newest[1]}"
 
 
+def forget() -> None:
+    """Look again at the next question: something was installed or built."""
+    find.cache_clear()
+    path.cache_clear()
+
+
 def missing(names: tuple[str, ...] = KUBERNETES) -> tuple[str, ...]:
     """Return those of the Kubernetes programs that must be built."""
     return tuple(name for name in names if not find(name))
@@ -109,10 +116,10 @@ def ensure(names: tuple[str, ...] = KUBERNETES) -> None:
     if not missing(names):
         return
     with places.locked("build"):
-        find.cache_clear()
+        forget()
         if lacking := missing(names):
             build(lacking)
-            find.cache_clear()
+            forget()
 
 
 def build(names: tuple[str, ...]) -> None:

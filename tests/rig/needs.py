@@ -25,11 +25,13 @@ def missing(*, nodes: bool) -> tuple[str, ...]:
     Args:
         nodes: with nodes, or only an API server.
     """
+    lines = [_programs(), _go(nodes=nodes)]
     if os.geteuid() != 0:
-        return ("root: run it as root, or in a virtual machine where you are root",)
-    lines = [_programs(), _go(nodes=nodes), _network_namespaces()]
+        lines.insert(0, "root: run it as root, or in a virtual machine where you are root")
+    elif not lines[0]:  # the probes need both
+        lines += [_network_namespaces(), _conntrack() if nodes else None]
     if nodes:
-        lines += [_conntrack(), _overlay(), _cgroups()]
+        lines += [_overlay(), _cgroups()]
     return tuple(line for line in lines if line)
 
 

@@ -56,5 +56,5 @@ def ensure() -> None:
     if run(*install, check=False, timeout=900, env=quiet).returncode:
         run("apt-get", "update", timeout=300, env=quiet)
         run(*install, timeout=900, env=quiet)
-    binaries.find.cache_clear()
+    binaries.forget()
     say("installed")

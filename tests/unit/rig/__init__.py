@@ -1,0 +1,1 @@
+"""What the rig decides without touching the machine."""
