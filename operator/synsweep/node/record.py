@@ -7,6 +7,7 @@ added once. So a report that is lost costs nothing, the next one tells it all.
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +15,14 @@ from typing import TYPE_CHECKING
 
 from synsweep import __version__
 from synsweep.core.conditions import FALSE, TRUE, UNKNOWN, Condition, set_condition
-from synsweep.core.report import News, NodeReport, PolicyCounters, fold_deletions, report_due
+from synsweep.core.report import (
+    HEARTBEAT,
+    News,
+    NodeReport,
+    PolicyCounters,
+    fold_deletions,
+    report_due,
+)
 from synsweep.node.discovery import KubeProxyMode
 
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from synsweep.core.report import RefusedCleanup, SweepReport
     from synsweep.node.discovery import NodeFacts
 
+SECOND_HELPER_FOR = 2.2 * HEARTBEAT  # seconds
 TROUBLE_WITHIN = 10.0  # seconds in which all nodes tell of something that they all met
 
 
@@ -46,7 +55,7 @@ class Record:
         self._last_sweep: float | None = None
         self._failure = ""
         self._told_not_ready: str | None = None
-        self._second_helper = False
+        self._second_helper_until = -math.inf
 
     def swept(self, report: SweepReport) -> None:
         """Note a whole sweep."""
@@ -81,13 +90,18 @@ class Record:
             self._news = self._news.trouble(now=now, random=self._draw(), within=TROUBLE_WITHIN)
         self.heard()
 
-    def second_helper(self, found: bool) -> bool:  # noqa: FBT001
-        """Note whether another helper was found on this node; returns whether that is new."""
+    def found_second_helper(self) -> bool:
+        """Note that another helper writes this node's object; returns whether that is new.
+
+        It writes seldom, so it counts as there until nothing was seen of it for a good while.
+        """
+        now = self._clock()
         with self._lock:
-            changed, self._second_helper = found != self._second_helper, found
-        if changed:
+            new = now >= self._second_helper_until
+            self._second_helper_until = now + SECOND_HELPER_FOR
+        if new:
             self.trouble()
-        return changed
+        return new
 
     def readiness(self, not_ready: str | None) -> None:
         """Note whether the helper is ready: what others were told of it may be wrong by now."""
@@ -140,7 +154,7 @@ class Record:
         with self._lock:
             self._told_not_ready = not_ready
             for condition in (
-                self._ready(not_ready, moment),
+                self._ready(not_ready, moment, now=now),
                 _datapath(facts.kube_proxy_mode, moment),
             ):
                 self._conditions = set_condition(self._conditions, condition)
@@ -159,9 +173,9 @@ class Record:
                 refused=refused,
             )
 
-    def _ready(self, not_ready: str | None, moment: str) -> Condition:
+    def _ready(self, not_ready: str | None, moment: str, *, now: float) -> Condition:
         status, reason, message = TRUE, "Working", "the helper sweeps for every cleanup"
-        if self._second_helper:
+        if now < self._second_helper_until:
             status, reason = FALSE, "SecondHelper"
             message = "another helper writes this object: two of them run as this node"
         elif self._failure:

@@ -204,18 +204,14 @@ class Reporter:
         )
         own = self._objects.patch_status(self._name, report_to_wire(report))
         mark = (own["metadata"].get("annotations") or {}).get(MARK)
-        found = mark != self._mark
-        if found:
+        if mark != self._mark:
             self._metrics.second_helper.inc()
-            self._objects.annotate(self._name, {MARK: self._mark})
-        if self._record.second_helper(found):
-            if found:
+            if self._record.found_second_helper():
                 logger.error(
                     "another helper writes ConntrackNode %s: two of them run as this node",
                     self._name,
                 )
-            else:
-                logger.info("the other helper is gone")
+            self._objects.annotate(self._name, {MARK: self._mark})
 
     def _failed(self, error: ApiError) -> None:
         self._metrics.report_writes.labels("failed").inc()

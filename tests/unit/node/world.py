@@ -157,9 +157,14 @@ class World:
     """All parts of a helper but its threads."""
 
     def __init__(
-        self, *, draw: float = 0.5, api: MemoryApi | None = None, mark: str = "me"
+        self,
+        *,
+        now: float = NOW,
+        draw: float = 0.5,
+        api: MemoryApi | None = None,
+        mark: str = "me",
     ) -> None:
-        self.clock = Clock()
+        self.clock = Clock(now)
         self.cpu = Clock(0.0)
         self.table = EventfulTable()
         self.ruleset = Ruleset()
