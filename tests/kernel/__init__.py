@@ -2,7 +2,8 @@
 
 They need root. All namespaces are named `ssk-<pid>-...` and removed at the end, also after a
 failure. `nf_conntrack_max` and `nf_conntrack_buckets` are global over network namespaces: where a
-test needs more, it raises them and puts them back.
+test needs another value, it sets it and puts it back; runs beside each other wait for each other
+there.
 
 Sizes are parameters. The defaults finish within a minute; SYNSWEEP_LONG=1 (`make test-long`) takes
 the second value of each; a variable of its own overrides both:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from synsweep.conntrack.netlink import NetlinkTable
 from tests.kernel.lab import Lab
-from tests.kernel.namespaces import Namespace
+from tests.kernel.namespaces import GlobalSettings, Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-NETFILTER = Path("/proc/sys/net/netfilter")
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -39,18 +36,7 @@ def table() -> Iterator[NetlinkTable]:
 
 
 @pytest.fixture
-def global_setting() -> Iterator[Callable[[str, int], None]]:
-    """Set a conntrack setting that is global over namespaces; put back afterwards.
-
-    It can be set in the first namespace only: before the test steps into its own.
-    """
-    before: dict[str, str] = {}
-
-    def change(name: str, value: int) -> None:
-        path = NETFILTER / name
-        before.setdefault(name, path.read_text(encoding="ascii"))
-        path.write_text(str(value), encoding="ascii")
-
-    yield change
-    for name, value in before.items():
-        (NETFILTER / name).write_text(value, encoding="ascii")
+def shared() -> Iterator[GlobalSettings]:
+    """Conntrack settings that all namespaces share; put back afterwards."""
+    with GlobalSettings() as settings:
+        yield settings

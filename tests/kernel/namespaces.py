@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLONE_NEWNET = 0x4000_0000
+NETFILTER = Path("/proc/sys/net/netfilter")
+LOCK = Path(tempfile.gettempdir(), "synsweep-kernel-settings.lock")
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -76,3 +80,36 @@ class Namespace:
         finally:
             os.close(there)
             os.close(home)
+
+
+class GlobalSettings:
+    """Conntrack settings that all namespaces share; leaving it puts back what it changed.
+
+    The kernel lets them be set from the first namespace only: so before stepping into another. Two
+    processes that set them wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[Path, str] = {}
+
+    def __enter__(self) -> Self:
+        self._lock = os.open(LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path, value in self._before.items():
+            path.write_text(value, encoding="ascii")
+        os.close(self._lock)
+
+    def set(self, name: str, value: int) -> None:
+        """Set one, such as nf_conntrack_max."""
+        path = NETFILTER / name
+        self._before.setdefault(path, path.read_text(encoding="ascii"))
+        path.write_text(str(value), encoding="ascii")
+
+    def make_room(self, entries: int) -> None:
+        """Raise the table's limit, if it is too low for so many."""
+        needed = entries + 100_000
+        if int((NETFILTER / "nf_conntrack_max").read_text(encoding="ascii")) < needed:
+            self.set("nf_conntrack_max", needed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-LONG = os.environ.get("SYNSWEEP_LONG", "") not in ("", "0")
+LONG = os.environ.get("SYNSWEEP_LONG", "") not in {"", "0"}
 
 
 def size(variable: str, *, short: int, long: int) -> int:

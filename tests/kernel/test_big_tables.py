@@ -17,21 +17,15 @@ from tests.kernel.judging import gone, sweep
 from tests.kernel.namespaces import Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from tests.kernel.namespaces import GlobalSettings
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
-MAXIMUM = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 STALE = gone("10.96.0.10:80", "10.2.0.9:8080")
 STALE_ENTRIES = 200
-
-
-def room_for(entries: int, global_setting: Callable[[str, int], None]) -> None:
-    """Raise the limit that all namespaces share, if it is too low."""
-    needed = entries + 100_000
-    if int(MAXIMUM.read_text(encoding="ascii")) < needed:
-        global_setting("nf_conntrack_max", needed)
 
 
 def live_flows(count: int) -> Iterator[Flow]:
@@ -59,10 +53,8 @@ def live_flows(count: int) -> Iterator[Flow]:
         yield flow(client, 1024 + port, frontend, backend, timeout=3_000, **more)
 
 
-def test_of_many_live_entries_none_is_deleted(
-    global_setting: Callable[[str, int], None],
-) -> None:
-    room_for(sizes.LIVE_ENTRIES, global_setting)
+def test_of_many_live_entries_none_is_deleted(shared: GlobalSettings) -> None:
+    shared.make_room(sizes.LIVE_ENTRIES)
     with Namespace("live") as namespace, namespace.entered(), NetlinkTable() as table:
         inject(live_flows(sizes.LIVE_ENTRIES))
         inject(half_open(STALE_ENTRIES))
@@ -81,9 +73,9 @@ def test_of_many_live_entries_none_is_deleted(
 
 @pytest.mark.parametrize("entries", sizes.table_sizes())
 def test_every_sweep_of_a_big_table_is_complete_and_memory_stays_flat(
-    entries: int, global_setting: Callable[[str, int], None]
+    entries: int, shared: GlobalSettings
 ) -> None:
-    room_for(entries, global_setting)
+    shared.make_room(entries)
     with Namespace("big") as namespace, namespace.entered():
         inject(established(entries))
         inject(half_open(100, first=entries))

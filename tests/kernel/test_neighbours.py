@@ -20,7 +20,7 @@ from tests.kernel import sizes
 from tests.kernel.inject import established, half_open, inject
 from tests.kernel.judging import address, gone, sweep
 from tests.kernel.lab import FRONTEND, LIVE, Lab, is_connected, reset, settled
-from tests.kernel.namespaces import Namespace
+from tests.kernel.namespaces import GlobalSettings, Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,16 +154,16 @@ def test_a_churning_table_is_clean_after_the_next_sweep(namespace: Namespace) ->
 
 @pytest.mark.parametrize("mode", list(DumpMode))
 def test_a_resize_in_mid_dump_loses_nothing_for_good(
-    global_setting: Callable[[str, int], None], mode: DumpMode
+    shared: GlobalSettings, mode: DumpMode
 ) -> None:
     buckets = int(Path("/proc/sys/net/netfilter/nf_conntrack_buckets").read_text(encoding="ascii"))
-    global_setting("nf_conntrack_buckets", buckets)
+    shared.set("nf_conntrack_buckets", buckets)
     stop = threading.Event()
 
     def resize() -> None:
         while not stop.is_set():
             for size in (buckets // 2, buckets):
-                global_setting("nf_conntrack_buckets", size)
+                shared.set("nf_conntrack_buckets", size)
                 time.sleep(0.002)
 
     resizer = threading.Thread(target=resize)
@@ -190,11 +190,9 @@ def test_a_resize_in_mid_dump_loses_nothing_for_good(
             assert {one.tcp_state for one in everything} == {TcpState.ESTABLISHED}
 
 
-def test_a_full_table_is_listed_and_cleaned(
-    global_setting: Callable[[str, int], None],
-) -> None:
+def test_a_full_table_is_listed_and_cleaned(shared: GlobalSettings) -> None:
     with Namespace("full") as namespace:
-        global_setting("nf_conntrack_max", 3_000)
+        shared.set("nf_conntrack_max", 3_000)
         with namespace.entered(), NetlinkTable() as table:
             inject(established(2_800))
             with pytest.raises(OSError, match="refused"):
