@@ -245,7 +245,8 @@ class BackendIndex:
                         frontends=frozenset(of_frontends),
                         reason=reason,
                         gone_at=gone_at,
-                        terminated=terminated,
+                        # A listed one may drain for minutes, and answer: it is given its second.
+                        terminated=terminated and reason is CleanupReason.ENDPOINT_REMOVED,
                     )
 
     def _judge(self, frontend: Frontend, backend: Address) -> tuple[CleanupReason | None, float]:
