@@ -62,8 +62,9 @@ test-cluster: setup ## tests on a real three-node cluster (root; RUNS=3, PROXY_M
 	@status=0; for mode in $(or $(PROXY_MODE),iptables nftables); do echo "cluster tests, kube-proxy in $$mode mode"; \
 	  RUNS=$(RUNS) PROXY_MODE=$$mode $(PYTEST) tests/cluster -m cluster || status=1; done; exit $$status
 
-test-long: setup ## kernel and cluster tests with their full repetitions and durations
-	LONG=1 $(PYTEST) tests/kernel && $(MAKE) test-cluster LONG=1 RUNS=$(LONG_RUNS)
+test-long: setup ## kernel and cluster tests with their full repetitions and durations (RUNS=20 by LONG_RUNS=)
+	SYNSWEEP_LONG=1 $(PYTEST) tests/kernel
+	SYNSWEEP_LONG=1 $(MAKE) test-cluster RUNS=$(LONG_RUNS)
 
 demo: setup ## the bug and its cure, on a real cluster on this machine (root; COOLDOWN=3, PROXY_MODE=iptables)
 	@COOLDOWN=$(COOLDOWN) PROXY_MODE=$(or $(PROXY_MODE),iptables) $(BIN)/python -m tests.demo
