@@ -2,8 +2,8 @@
 
 It checks what is given, sets up the log and hands one settings value to the part that was asked
 for. The parts are imported only then: the helper never loads kopf, the controller never pyroute2,
-and `--help` neither. Exit codes: 0 after SIGTERM or SIGINT, 2 for what the user gave (with the
-allowed values), 3 no conntrack, 4 no way to an API server, 5 no CRDs, 1 for what nobody expected.
+and `--help` neither. Exit codes: 0 after SIGTERM or SIGINT; 2 for what the user gave (with the
+allowed values, or a node name that is none); 3 no conntrack; 4 no way to an API server; 1 the rest.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from synsweep import __version__
 from synsweep.cluster.cleanups import Cleanups
 from synsweep.cluster.client import Api
-from synsweep.cluster.errors import ApiNotConfigured, ApiRefused
+from synsweep.cluster.errors import ApiNotConfigured
 from synsweep.cluster.nodes import ConntrackNodes
 from synsweep.conntrack import capability
 from synsweep.conntrack.addresses import local_addresses
@@ -45,15 +45,13 @@ from synsweep.observe.metrics import NodeMetrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from synsweep.cluster.listwatch import ListWatch
     from synsweep.node.settings import NodeSettings
 
 logger = logging.getLogger(__name__)
 
-ENDED, UNEXPECTED, USAGE, NO_CONNTRACK, NO_API, NO_KINDS = 0, 1, 2, 3, 4, 5
+ENDED, UNEXPECTED, USAGE, NO_CONNTRACK, NO_API = 0, 1, 2, 3, 4
 
 JITTER = 0.2  # seconds in which the nodes begin their first sweep for a cleanup
-KINDS_WITHIN = 60.0  # seconds that the start waits for our kinds to be there
 LAST_REPORT_WITHIN = 1.0  # seconds that the end waits for
 SILENT_AFTER = 22.0  # seconds without a word from the API server: longer than a watch takes
 SYN_SENT_TIMEOUT = "nf_conntrack_tcp_timeout_syn_sent"
@@ -72,9 +70,10 @@ class Ending:
             self.code = code
         os.eventfd_write(self._event, 1)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait so long; returns whether the program is to end. In the main thread."""
-        return bool(select.select((self._event,), (), (), seconds)[0])
+    def wait(self) -> int:
+        """Wait for it in the main thread; returns the exit code."""
+        select.select((self._event,), (), ())
+        return UNEXPECTED if self.code is None else self.code
 
 
 def run_node(settings: NodeSettings) -> int:
@@ -91,7 +90,7 @@ def run_node(settings: NodeSettings) -> int:
         return NO_API
     except AddressInUse as error:
         logger.error("%s", error)  # noqa: TRY400
-        return USAGE
+        return UNEXPECTED
     except ConntrackError as error:
         logger.error("%s", error)  # noqa: TRY400
         return NO_CONNTRACK
@@ -184,7 +183,7 @@ class _Helper:
         sweeping = _start("sweeping", self.loop.run, ending)
         _start("watching", self._follow, ending)
         reporting = _start("reporting", self.reporter.run, ending)
-        code = self._wait(ending)
+        code = ending.wait()
         for part in (self.loop, self.reporter, self.watch):
             part.stop()
         reporting.join(LAST_REPORT_WITHIN)
@@ -192,17 +191,6 @@ class _Helper:
         self.health.stop()
         logger.info("helper ends")
         return code
-
-    def _wait(self, ending: Ending) -> int:
-        patience = time.monotonic() + KINDS_WITHIN
-        while not ending.wait(1.0):
-            if time.monotonic() > patience and _no_kinds(self.watch):
-                logger.error(
-                    "the API server does not know ConntrackCleanups: install the CRDs first (%s)",
-                    self.watch.trouble,
-                )
-                return NO_KINDS
-        return UNEXPECTED if ending.code is None else ending.code
 
     def _follow(self) -> None:
         follow(
@@ -244,12 +232,6 @@ def _start(name: str, work: Callable[[], None], ending: Ending) -> threading.Thr
     thread = threading.Thread(target=guarded, name=name, daemon=True)
     thread.start()
     return thread
-
-
-def _no_kinds(watch: ListWatch) -> bool:
-    """Whether nothing was ever listed because the API server does not know what we list."""
-    trouble = watch.trouble
-    return not watch.synced and isinstance(trouble, ApiRefused) and trouble.not_found
 
 
 def _surroundings() -> Surroundings:
