@@ -107,50 +107,28 @@ class _Helper:
         self.settings = settings
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        metrics = self.metrics = NodeMetrics(registry)
-        ruleset = RulesetWatch()
-        table = NetlinkTable(max_stall=settings.max_stall)
-        record = Record(clock=time.monotonic, draw=random.random)
+        self.metrics = NodeMetrics(registry)
+        self.record = Record(clock=time.monotonic, draw=random.random)
+        self.ruleset = RulesetWatch()
         self.cleanups = KnownCleanups(
             settings.node_name,
-            notified=lambda: ruleset.seen,
+            notified=lambda: self.ruleset.seen,
             jitter=lambda: random.random() * JITTER,  # noqa: S311 - spreads the load
         )
         self.datapath = Datapath(
             mode=kube_proxy_mode, sysctls=read_sysctls, addresses=local_addresses
         )
-        self.loop = SweepLoop(
-            Sweeper(
-                table=table,
-                cleanups=self.cleanups,
-                node_name=settings.node_name,
-                surroundings=_surroundings,
-                brakes=Brakes(node_rate=float(settings.max_deletions_per_second)),
-                clock=time.monotonic,
-                cpu_clock=time.thread_time,
-                served=metrics.delay.observe,
-            ),
-            cleanups=self.cleanups,
-            ruleset=ruleset,
-            supported=lambda: self.datapath.supported,
-            listener=Teller(
-                metrics=metrics,
-                record=record,
-                syn_sent_timeout=_syn_sent_timeout,
-                last_dump=lambda: table.last_dump,
-            ),
-            clock=time.monotonic,
-        )
+        self.loop = self._make_loop(NetlinkTable(max_stall=settings.max_stall))
         self.watch = Cleanups(api, settings.namespace).watch()
         self.reporter = Reporter(
             settings.node_name,
             objects=ConntrackNodes(api),
-            record=record,
+            record=self.record,
             datapath=self.datapath,
             refused=self.cleanups.refused,
             not_ready=self.loop.not_ready,
             server_now=api.server_now,
-            metrics=metrics,
+            metrics=self.metrics,
             clock=time.monotonic,
             draw=random.random,
             mark=str(uuid.uuid4()),
@@ -161,8 +139,33 @@ class _Helper:
             ready=self._not_ready,
             registry=registry,
         )
-        self._record = record
-        self._gauges(ruleset)
+        self._gauges()
+
+    def _make_loop(self, table: NetlinkTable) -> SweepLoop:
+        sweeper = Sweeper(
+            table=table,
+            cleanups=self.cleanups,
+            node_name=self.settings.node_name,
+            surroundings=_surroundings,
+            brakes=Brakes(node_rate=float(self.settings.max_deletions_per_second)),
+            clock=time.monotonic,
+            cpu_clock=time.thread_time,
+            served=self.metrics.delay.observe,
+        )
+        teller = Teller(
+            metrics=self.metrics,
+            record=self.record,
+            syn_sent_timeout=_syn_sent_timeout,
+            last_dump=lambda: table.last_dump,
+        )
+        return SweepLoop(
+            sweeper,
+            cleanups=self.cleanups,
+            ruleset=self.ruleset,
+            supported=lambda: self.datapath.supported,
+            listener=teller,
+            clock=time.monotonic,
+        )
 
     def run(self, ending: Ending) -> int:
         """Start the threads, wait for the end, end them."""
@@ -197,7 +200,7 @@ class _Helper:
             self.watch,
             cleanups=self.cleanups,
             loop=self.loop,
-            record=self._record,
+            record=self.record,
             metrics=self.metrics,
             clock=time.monotonic,
         )
@@ -207,11 +210,11 @@ class _Helper:
         trouble = self.watch.trouble
         return f"{not_ready}: {trouble}" if not_ready and trouble else not_ready
 
-    def _gauges(self, ruleset: RulesetWatch) -> None:
+    def _gauges(self) -> None:
         metrics, watch = self.metrics, self.watch
         metrics.build.labels(__version__).set(1)
         metrics.live_cleanups.set_function(lambda: len(self.cleanups.live()))
-        metrics.ruleset_watched.set_function(lambda: float(ruleset.seen))
+        metrics.ruleset_watched.set_function(lambda: float(self.ruleset.seen))
         metrics.datapath_supported.set_function(lambda: float(self.datapath.supported))
         metrics.api_reachable.set_function(
             lambda: float(watch.silent_for(time.monotonic()) < SILENT_AFTER)
