@@ -40,12 +40,12 @@ def up(name: str, nodes: int, proxy_mode: str) -> None:
     """Bring up a cluster that stays, with the operator's image, and say how to use it."""
     claims.refuse_if_used(name)
     cluster.refuse_bad(nodes, proxy_mode)
-    cluster.build()
+    cluster.build(operator=False)
     archive = images.operator()
     made = cluster.Cluster.start(nodes=nodes, proxy_mode=proxy_mode, archives=[archive], name=name)
     made.control_plane.claim.journal.note("detached")
     sys.stdout.write(
-        f"{nodes} nodes are Ready, kube-proxy in {proxy_mode} mode. To use the cluster:\n"
+        f"Ready: {nodes} node(s), kube-proxy in {proxy_mode} mode. To use the cluster:\n"
         f"  export KUBECONFIG={made.kubeconfig}\n"
         f"  {binaries.path('kubectl')} get nodes\n"
         f"The operator's image is on all nodes: kubectl apply -k manifests/base\n"

@@ -19,7 +19,7 @@ from tests.rig import binaries, images, needs, packages
 from tests.rig.addresses import MAX_NODES
 from tests.rig.claims import claim, release
 from tests.rig.commands import run
-from tests.rig.control_plane import APISERVER, MANAGER, SCHEDULER, ControlPlane
+from tests.rig.control_plane import APISERVER, MANAGER, SCHEDULER, ControlPlane, tail
 from tests.rig.errors import RigError
 from tests.rig.node import Node
 
@@ -170,7 +170,8 @@ class Cluster:
         deadline = time.monotonic() + within
         while missing := {node.name for node in self.nodes} - self._ready_nodes():
             if time.monotonic() > deadline:
-                raise RigError(f"not Ready: {', '.join(sorted(missing))}")
+                log = self.control_plane.claim.log(f"{min(missing)}-kubelet")
+                raise RigError(f"not Ready: {', '.join(sorted(missing))}; kubelet: {tail(log)}")
             time.sleep(0.25)
         while not self._has_service_account():  # without it every pod is refused
             if time.monotonic() > deadline:

@@ -32,6 +32,7 @@ LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # What the operator's image is made of, for the cache: all that the Dockerfile copies.
 SOURCES = ("Dockerfile", "pyproject.toml", "README.md", "LICENSE", "requirements", "operator")
+KEPT = 4  # archives of the operator
 TRUST = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 
 
@@ -43,19 +44,23 @@ def folder() -> Path:
 def pause() -> Path:
     """Return the archive of the pause image, made if it is not there."""
     archive = folder() / "pause.tar"
-    if not archive.exists():
-        busybox = shutil.which("busybox")
-        if not busybox:
-            raise RigError("busybox is missing: run `python -m tests.rig build`")
-        layer = io.BytesIO()
-        with tarfile.open(fileobj=layer, mode="w") as tar:
-            tar.add(os.path.realpath(busybox), arcname="busybox", filter=_by_root)
-        fresh = _fresh(archive)
-        fresh.with_suffix(".layer").write_bytes(layer.getvalue())
-        pack(fresh, PAUSE, fresh.with_suffix(".layer"), ["/busybox", "sleep", "2147483647"])
-        fresh.with_suffix(".layer").unlink()
-        fresh.rename(archive)
+    with places.locked("images"):
+        if not archive.exists():
+            _make_pause(archive)
     return archive
+
+
+def _make_pause(archive: Path) -> None:
+    busybox = shutil.which("busybox")
+    if not busybox:
+        raise RigError("busybox is missing: run `python -m tests.rig build`")
+    fresh = _fresh(archive)
+    layer = fresh.with_suffix(".layer")
+    with tarfile.open(layer, "w") as tar:
+        tar.add(os.path.realpath(busybox), arcname="busybox", filter=_by_root)
+    pack(fresh, PAUSE, layer, ["/busybox", "sleep", "2147483647"])
+    layer.unlink()
+    fresh.rename(archive)
 
 
 def python() -> Path:
@@ -98,9 +103,9 @@ def operator() -> Path:
     with places.locked("images"):
         if not archive.exists():
             _build_operator(base, archive)
-            for old in folder().glob("synsweep-*.tar"):
-                if old != archive:
-                    old.unlink(missing_ok=True)
+            by_age = sorted(folder().glob("synsweep-*.tar"), key=lambda path: path.stat().st_mtime)
+            for old in by_age[:-KEPT]:  # a newer one may be in use beside ours
+                old.unlink(missing_ok=True)
     return archive
 
 

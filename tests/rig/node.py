@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.rig.control_plane import ControlPlane
 
 SERVICES = ("containerd", "kubelet", "kube-proxy")
-BOOT_WITHIN = 20.0  # seconds
+BOOT_WITHIN = 60.0  # seconds
 IMPORT_WITHIN = 240.0
 STOP_WITHIN = 10.0
 # In the node: a service goes on as a child of pid 1 when this shell ends.

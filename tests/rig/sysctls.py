@@ -20,22 +20,22 @@ def _file() -> Path:
     return places.state() / "sysctls.json"
 
 
-def remember() -> None:
+def remember(proc: Path = PROC) -> None:
     """Write down the values of now, unless an earlier cluster has; under the lock `state`."""
     if _former() is None:
         values = {
-            name: (PROC / name).read_text(encoding="ascii").strip() for name in SET_BY_KUBELET
+            name: (proc / name).read_text(encoding="ascii").strip() for name in SET_BY_KUBELET
         }
         fresh = _file().with_suffix(".new")
         fresh.write_text(json.dumps({"boot": boot_id(), "values": values}), encoding="utf-8")
         fresh.rename(_file())
 
 
-def restore() -> None:
+def restore(proc: Path = PROC) -> None:
     """Put them back and forget them; under the lock `state`, when no cluster is left."""
     for name, value in (_former() or {}).items():
-        if (PROC / name).read_text(encoding="ascii").strip() != value:
-            (PROC / name).write_text(value, encoding="ascii")
+        if (proc / name).read_text(encoding="ascii").strip() != value:
+            (proc / name).write_text(value, encoding="ascii")
     _file().unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.rig import addresses, binaries, claims, node_config, places
+from tests.rig import addresses, binaries, claims, node_config, places, sysctls
 from tests.rig.errors import RigError
 from tests.rig.journal import NAME, Journal, read
 
@@ -96,6 +96,23 @@ def test_a_line_torn_by_a_crash_is_left_out_and_the_rest_is_read(tmp_path: Path)
         file.write('{"kind": "net')
     assert [entry["kind"] for entry in read(tmp_path)] == ["netns", "process"]
     assert journal.read("process") == [{"kind": "process", "name": "etcd", "pid": 7, "started": 8}]
+
+
+def test_sysctls_are_as_before_when_the_last_cluster_goes(empty_cache: Path) -> None:
+    proc = empty_cache / "sys"
+    (proc / "vm").mkdir(parents=True)
+    (proc / "kernel").mkdir()
+    for name in sysctls.SET_BY_KUBELET:
+        (proc / name).write_text("0\n", encoding="ascii")
+    places.state().mkdir(parents=True)
+    sysctls.remember(proc)
+    (proc / "kernel/panic").write_text("10\n", encoding="ascii")  # the kubelet
+    sysctls.remember(proc)  # a second cluster starts
+    sysctls.restore(proc)
+    assert [(proc / name).read_text().strip() for name in sysctls.SET_BY_KUBELET] == ["0"] * 3
+    (proc / "kernel/panic").write_text("7\n", encoding="ascii")
+    sysctls.restore(proc)
+    assert (proc / "kernel/panic").read_text() == "7\n", "what is not ours is left alone"
 
 
 @pytest.mark.parametrize("name", ["", "Main", "1st", "a_b", "../x", "elevenchars"])
