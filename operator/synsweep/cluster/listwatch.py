@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from tenacity import RetryCallState, Retrying, wait_random_exponential
-
+from synsweep.cluster.backoff import BackOff
 from synsweep.cluster.errors import ApiError, ApiRefused, ApiUnavailable
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ PAGE = 500  # objects
 WATCH_SECONDS = (13, 17)  # whole numbers: a fraction is refused with 400
 GRACE = 3.0  # seconds that the end of a watch may be late
 LONGEST_PAUSE = 2.0
+SAY_EVERY = 30.0  # seconds between two log lines about the same collection
 _AT_ONCE = 1.0  # a watch that ends within this is no regular end
 
 
@@ -93,24 +93,6 @@ class Source(Protocol):
         ...
 
 
-class BackOff:
-    """Random, exponential, capped pauses between failures."""
-
-    def __init__(self, *, cap: float = LONGEST_PAUSE) -> None:
-        self._wait = wait_random_exponential(multiplier=0.25, max=cap)
-        self._state = RetryCallState(Retrying(), None, (), {})
-
-    def next(self) -> float:
-        """How many seconds to wait after one more failure."""
-        pause = self._wait(self._state)
-        self._state.attempt_number += 1
-        return pause
-
-    def reset(self) -> None:
-        """Say that it works."""
-        self._state.attempt_number = 1
-
-
 class ListWatch:
     """Follow all objects of one collection. Iterate `events` in one thread, `stop` from any."""
 
@@ -138,6 +120,7 @@ class ListWatch:
         self._known: dict[tuple[str, str], Body] = {}
         self._version = ""
         self._contact = -math.inf
+        self._said_at = -math.inf
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -153,7 +136,10 @@ class ListWatch:
                 self._failed(error)
 
     def stop(self) -> None:
-        """End `events` at once, also one that waits in a read or in a pause."""
+        """End `events` at once, also one that waits for an event or in a pause.
+
+        A list that is just being read ends with its read timeout: iterate in a daemon thread.
+        """
         with self._lock:
             self._stopping.set()
             if self._stream is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from synsweep.cluster.errors import ApiError, ApiRefused
+from synsweep.cluster.errors import ApiError
 from synsweep.cluster.metadata import take_inventory
 from synsweep.controller.view import Kind, as_number
 
@@ -127,17 +127,14 @@ class Resync:
         self._late[kind] = untold
 
     def _fetch(self, kind: Kind, key: Key) -> None:
+        """Read one object by the right to list, so that no other is needed."""
         group, plural = GROUPS[kind]
         namespace, name = key
         within = f"/namespaces/{namespace}" if namespace else ""
-        try:
-            body = self._api.get(f"{group}{within}/{plural}/{name}").body
-        except ApiRefused as refused:
-            if not refused.not_found:
-                raise
-            return
-        self._view.take(kind, "MODIFIED", body)
-        self._repaired(kind, key, "it changed")
+        query = {"fieldSelector": f"metadata.name={name}"}
+        for body in self._api.get(f"{group}{within}/{plural}", query=query).body["items"]:
+            self._view.take(kind, "MODIFIED", body)
+            self._repaired(kind, key, "it changed")
 
     def _untold(self, known: dict[Key, Version], inventory: Inventory) -> dict[Key, Version]:
         return {

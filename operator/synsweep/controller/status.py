@@ -102,9 +102,8 @@ def _ready(policy: SeenPolicy, around: Surroundings) -> tuple[str, str, str]:
 def _degraded(policy: SeenPolicy, around: Surroundings) -> tuple[str, str, str]:
     if policy.invalid is not None:
         return TRUE, "PolicyInvalid", str(policy.invalid)
-    if around.nodes_ready < around.nodes_total:
-        missing = around.nodes_total - around.nodes_ready
-        message = f"{missing} of {around.nodes_total} nodes have no helper that is ready"
+    if around.nodes_ready < max(around.nodes_total, 1):
+        message = f"{around.nodes_ready} of {around.nodes_total} nodes have a helper that is ready"
         return TRUE, "NodesNotReady", f"{message}; see kubectl get conntracknodes"
     if around.nodes_unsupported:
         message = f"On {around.nodes_unsupported} nodes kube-proxy's mode leaves nothing to clean"

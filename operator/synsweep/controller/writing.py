@@ -12,8 +12,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from synsweep.cluster.backoff import BackOff
 from synsweep.cluster.errors import ApiError, ApiRefused, ApiUnavailable
-from synsweep.cluster.listwatch import BackOff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,0 +1,1 @@
+"""Tests of synsweep.cluster over real HTTP on the loopback interface."""
