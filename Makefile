@@ -69,8 +69,8 @@ test-long: setup ## kernel and cluster tests with their full repetitions and dur
 demo: setup ## the bug and its cure, on a real cluster on this machine (root; COOLDOWN=3, PROXY_MODE=iptables)
 	@COOLDOWN=$(COOLDOWN) PROXY_MODE=$(or $(PROXY_MODE),iptables) $(BIN)/python -m tests.demo
 
-bench: setup ## measure one sweep against conntrack(8) (root); see bench/README.md for the others
-	$(BIN)/python -m bench.sweep
+bench: setup ## measure one sweep against conntrack(8) (root; ARGS="--entries 10000"); bench/README.md has the others
+	$(BIN)/python -m bench.sweep $(ARGS)
 
 image: ## the container image, by docker or else buildah (IMAGE=, BASE=, BUILD_FLAGS=)
 	$(BUILDER) --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) --tag $(IMAGE) $(BUILD_FLAGS) .
