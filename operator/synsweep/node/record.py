@@ -75,7 +75,8 @@ class Record:
             self._news = self._news.found(
                 report.deletions, now=now, random=self._draw(), within=within
             )
-        self.heard()
+        if report.deletions:
+            self.heard()
 
     def failed(self, why: str) -> None:
         """Note a sweep that the kernel cut short."""
@@ -181,7 +182,7 @@ class Record:
         elif self._failure:
             status, reason, message = FALSE, "SweepFailed", self._failure
         elif not_ready is not None:
-            status, reason, message = FALSE, "Starting", not_ready
+            status, reason, message = FALSE, "NotReady", not_ready
         return Condition(
             type="Ready",
             status=status,

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from synsweep import __version__
 from synsweep.cluster.cleanups import Cleanups
 from synsweep.cluster.client import Api
-from synsweep.cluster.errors import ApiNotConfigured
+from synsweep.cluster.errors import ApiNotConfigured, ApiRefused
 from synsweep.cluster.nodes import ConntrackNodes
 from synsweep.conntrack import capability
 from synsweep.conntrack.addresses import local_addresses
@@ -126,7 +126,7 @@ class _Helper:
             record=self.record,
             datapath=self.datapath,
             refused=self.cleanups.refused,
-            not_ready=self.loop.not_ready,
+            not_ready=self._not_ready,
             server_now=api.server_now,
             metrics=self.metrics,
             clock=time.monotonic,
@@ -206,9 +206,14 @@ class _Helper:
         )
 
     def _not_ready(self) -> str | None:
-        not_ready = self.loop.not_ready()
-        trouble = self.watch.trouble
-        return f"{not_ready}: {trouble}" if not_ready and trouble else not_ready
+        not_ready, trouble = self.loop.not_ready(), self.watch.trouble
+        if not_ready and trouble:
+            return f"{not_ready}: {trouble}"
+        # An API server that is away comes back, and meanwhile memory serves; one that refuses may
+        # refuse for ever.
+        if isinstance(trouble, ApiRefused) and trouble.reason != "Expired":
+            return f"the API server refuses to tell of cleanups: {trouble}"
+        return not_ready
 
     def _gauges(self) -> None:
         metrics, watch = self.metrics, self.watch

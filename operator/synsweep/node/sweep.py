@@ -4,7 +4,8 @@ Everything that may be deleted is decided in `core/staleness.py`; everything tha
 is behind `conntrack.table.ConntrackTable`. This file only puts the steps in their order:
 
 1. the live cleanups are taken before the listing: a cleanup that comes later gets its own sweep;
-2. the clock is read after the listing, so that a slow dump makes entries look younger, never older;
+2. the listing is judged by the clock from before it, so that a slow dump of a large table passes
+   over nothing; what this condemns too early is kept by the second judgement, whose clock is exact;
 3. the rate brakes let through what they may; what they hold back is for the next sweep;
 4. right before each delete the entry is judged again, against what is known of its cleanup by then;
 5. what a dry-run cleanup would delete is reported once per entry, and left alone.
@@ -63,9 +64,9 @@ class Sweeper:
         began_at, cpu = self.clock(), self.cpu_clock()
         lives = self.cleanups.live()
         listing = self.table.entries()
-        context = self._context()
+        context = self._context(began_at)
         plan = plan_sweep(listing.entries, book_of(lives), context)
-        plan, self.brakes = apply_brakes(plan, self.brakes, now=context.now)
+        plan, self.brakes = apply_brakes(plan, self.brakes, now=self.clock())
         deletions = [self._delete(condemned, context) for condemned in plan.condemned]
         deletions += self._rehearse(plan.dry_run)
         self._swept(lives, began_at=began_at, held_back=plan.held_back)
@@ -79,10 +80,10 @@ class Sweeper:
             swept_through=self.swept_through,
         )
 
-    def _context(self) -> Context:
+    def _context(self, now: float) -> Context:
         surroundings = self.surroundings()
         return Context(
-            now=self.clock(),
+            now=now,
             node_name=self.node_name,
             node_addresses=surroundings.addresses,
             syn_sent_timeout=surroundings.syn_sent_timeout,

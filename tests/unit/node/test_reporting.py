@@ -60,7 +60,7 @@ def test_the_first_report_waits_for_the_first_sweep_but_not_for_long() -> None:
     world.report(5.0)
     assert world.api.writes() == 0
     world.report(10.0)
-    assert condition(world, "Ready") == ("False", "Starting")
+    assert condition(world, "Ready") == ("False", "NotReady")
     world.list()
     world.loop.step()
     world.report(30.0)

@@ -14,7 +14,15 @@ from synsweep.core.brake import Brakes
 from synsweep.core.cleanup import Mode
 from synsweep.core.flow import IPPROTO_UDP, Address, ConntrackEntry, Status, TcpState
 from synsweep.core.staleness import KeepReason, Outcome
-from tests.unit.core.samples import DEAD, FRONTEND, UNREPLIED, cleanup, entry, target
+from tests.unit.core.samples import (
+    DEAD,
+    FRONTEND,
+    SYN_SENT_TIMEOUT,
+    UNREPLIED,
+    cleanup,
+    entry,
+    target,
+)
 from tests.unit.node.world import World, body
 
 if TYPE_CHECKING:
@@ -117,12 +125,27 @@ def test_an_entry_is_judged_again_by_what_is_known_right_before_its_delete() -> 
     assert list(world.table.everything()) == made[1:]
 
 
-def test_a_slow_dump_makes_entries_look_younger_never_older() -> None:
+@pytest.mark.parametrize(
+    ("age_by_then", "kept"),
+    [
+        pytest.param(4, {}, id="it was there when the cleanup came"),
+        pytest.param(1, {KeepReason.TOO_YOUNG: 1}, id="it came while the table was read"),
+    ],
+)
+def test_a_slow_dump_neither_passes_over_an_entry_nor_makes_it_look_older(
+    age_by_then: int, kept: dict[KeepReason, int]
+) -> None:
     world = World()
     world.list(body(targets=(target(terminated=True),)))
-    world.table.put(entry(age=1))
-    world.table.while_listed = lambda: world.clock.forward(3)
-    assert world.sweeper.sweep().kept == {KeepReason.TOO_YOUNG: 1}
+    made = world.table.put(entry(age=1))
+
+    def three_seconds_pass() -> None:
+        world.clock.forward(3)
+        world.table.put(replace(made, timeout=SYN_SENT_TIMEOUT - age_by_then))
+
+    world.table.once_listed = three_seconds_pass
+    assert world.sweeper.sweep().kept == kept
+    assert len(world.table.everything()) == len(kept)
 
 
 def test_what_was_there_when_the_cleanup_of_a_deleted_pod_came_goes_at_any_age() -> None:
