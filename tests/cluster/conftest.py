@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cluster import installation
+from tests.cluster.observers import eventually
+from tests.cluster.oracle import Oracle, restarts, serving_but_condemned
+from tests.cluster.shop import Shop
 from tests.conftest import needs
 from tests.rig import binaries, images
 from tests.rig import needs as rig_needs
@@ -16,6 +20,10 @@ from tests.rig.errors import NeedsMissing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A node that is lost is noticed after 16 s instead of 50 s.
+FLAGS = {"kube-controller-manager": ("--node-monitor-grace-period=16s", "--node-monitor-period=2s")}
+POLICY = "cluster-default"
 
 missing: tuple[str, ...] = ()
 
@@ -61,5 +69,59 @@ def api_server() -> Iterator[ControlPlane]:
 def cluster() -> Iterator[Cluster]:
     """Give a three-node cluster with the operator's image; PROXY_MODE is kube-proxy's mode."""
     mode = os.environ.get("PROXY_MODE") or "iptables"
-    with Cluster.up(nodes=3, proxy_mode=mode, images=[images.operator()]) as running:
+    with Cluster.up(nodes=3, proxy_mode=mode, images=[images.operator()], flags=FLAGS) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def synsweep(cluster: Cluster) -> Cluster:
+    """Give the cluster with the operator installed and policy cluster-default in force."""
+    installation.install(cluster)
+    installation.apply_policy(cluster, POLICY)
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def oracle(synsweep: Cluster) -> Iterator[Oracle]:
+    """Watch every deletion and every cleanup."""
+    watching = Oracle(synsweep)
+    watching.start()
+    yield watching
+    watching.stop()
+
+
+@pytest.fixture
+def operator_may_restart() -> None:
+    """Say that this test ends a pod of the operator, on purpose."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_wrong(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold every test with the operator to this: nothing deleted wrongly, nothing left behind."""
+    if "synsweep" not in request.fixturenames:
+        yield
+        return
+    cluster: Cluster = request.getfixturevalue("synsweep")
+    watching: Oracle = request.getfixturevalue("oracle")
+    before = restarts(cluster)
+    yield
+    eventually(lambda: not watching.wrong(), 2, f"no wrong deletion: {watching.wrong()[:5]}")
+    left = serving_but_condemned(cluster)
+    eventually(
+        lambda: not serving_but_condemned(cluster), 5, f"no cleanup names what serves: {left}"
+    )
+    policies = cluster.get_json("conntrackpolicies")["items"]
+    assert [policy["metadata"]["name"] for policy in policies] == [POLICY]
+    assert policies[0]["spec"]["mode"] == "Enforce" or "stage" in request.fixturenames
+    if "operator_may_restart" not in request.fixturenames:
+        assert restarts(cluster) == before
+
+
+@pytest.fixture(scope="module")
+def shop(synsweep: Cluster, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    """Give a namespace of this module's own, with client pods."""
+    name = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
+    made = Shop(synsweep, name)
+    made.open()
+    yield made
+    made.close()

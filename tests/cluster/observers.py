@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENTRY = re.compile(
-    r"^(?:ipv[46]\s+\d+\s+)?tcp\s+6\s+(?P<timeout>\d+)\s+(?P<state>[A-Z_0-9]+)\s+"
+    r"\btcp\s+6\s+(?P<timeout>\d+)\s+(?P<state>[A-Z_0-9]+)\s+"
     r"src=(?P<src>\S+) dst=(?P<dst>\S+) sport=(?P<sport>\d+) dport=(?P<dport>\d+)\s+"
     r"(?P<unreplied>\[UNREPLIED\]\s+)?"
     r"src=(?P<reply_src>\S+) dst=(?P<reply_dst>\S+) "
     r"sport=(?P<reply_sport>\d+) dport=(?P<reply_dport>\d+)"
+    r"(?:.*\bid=(?P<id>\d+))?"
 )
+BY_A_PROGRAM = "[USERSPACE]"  # conntrack(8) on an entry that a netlink message has ended
 
 
 class Place(Protocol):
@@ -40,10 +42,12 @@ class Place(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One TCP line of `conntrack -L`."""
+    """One TCP line of `conntrack -L` or `conntrack -E`."""
 
     state: str
     unreplied: bool
+    timeout: int  # seconds it has left
+    number: int  # the entry's id; 0 where conntrack was not asked for it
     client: tuple[str, int]
     frontend: tuple[str, int]
     backend: tuple[str, int]
@@ -54,16 +58,23 @@ class Seen:
         """SYN_SENT [UNREPLIED]: nobody has answered the client yet."""
         return self.state == "SYN_SENT" and self.unreplied
 
+    @property
+    def deleted(self) -> bool:
+        """Whether this is the end of an entry, and a program's doing."""
+        return BY_A_PROGRAM in self.line
+
 
 def parse_entry(line: str) -> Seen | None:
     """Read one line of conntrack(8); None where it is not a TCP entry."""
-    match = ENTRY.match(line)
+    match = ENTRY.search(line)
     if match is None:
         return None
     part = match.groupdict()
     return Seen(
         state=part["state"],
         unreplied=bool(part["unreplied"]),
+        timeout=int(part["timeout"]),
+        number=int(part["id"] or 0),
         client=(part["src"], int(part["sport"])),
         frontend=(part["dst"], int(part["dport"])),
         backend=(part["reply_src"], int(part["reply_sport"])),
@@ -71,15 +82,20 @@ def parse_entry(line: str) -> Seen | None:
     )
 
 
-def entries(node: Node, *, backend: str = "", frontend: str = "") -> list[Seen]:
-    """List the node's DNATed TCP entries, optionally of one backend or frontend address only."""
+def all_entries(node: Node) -> list[Seen]:
+    """List the node's TCP entries, translated or not."""
     found: list[Seen] = []
     for family in ("ipv4", "ipv6"):
-        listing = node.run("conntrack", "-L", "-f", family, "-p", "tcp").stdout
+        listing = node.run("conntrack", "-L", "-f", family, "-p", "tcp", "-o", "id").stdout
         found += [seen for seen in map(parse_entry, listing.splitlines()) if seen]
+    return found
+
+
+def entries(node: Node, *, backend: str = "", frontend: str = "") -> list[Seen]:
+    """List the node's DNATed TCP entries, optionally of one backend or frontend address only."""
     return [
         seen
-        for seen in found
+        for seen in all_entries(node)
         if seen.frontend != seen.backend
         and (not backend or seen.backend[0] == backend)
         and (not frontend or seen.frontend[0] == frontend)
@@ -124,20 +140,12 @@ def pod_network(node: Node, pod: str, namespace: str) -> PodNetwork:
     raise LookupError(message)
 
 
-class Lines:
-    """A program of tests/cluster/programs, running somewhere; its JSON lines so far."""
+class Told:
+    """A process that tells what it sees in JSON lines; those so far, each with its time `t`."""
 
-    def __init__(self, place: Place, program: str, *arguments: str) -> None:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
         self.lines: list[dict[str, Any]] = []
-        self.process = place.popen(
-            sys.executable,
-            "-u",
-            str(PROGRAMS / program),
-            *arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        self.process = process
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -146,7 +154,7 @@ class Lines:
         for line in self.process.stdout:
             text = line if isinstance(line, str) else line.decode()
             try:
-                self.lines.append(json.loads(text))
+                self.lines.append({"t": time.monotonic(), **json.loads(text)})
             except json.JSONDecodeError:
                 self.lines.append({"event": "garbage", "text": text, "t": time.monotonic()})
 
@@ -181,6 +189,23 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         """Stop."""
         self.stop()
+
+
+class Lines(Told):
+    """A program of tests/cluster/programs, running somewhere."""
+
+    def __init__(self, place: Place, program: str, *arguments: str) -> None:
+        super().__init__(
+            place.popen(
+                sys.executable,
+                "-u",
+                str(PROGRAMS / program),
+                *arguments,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
