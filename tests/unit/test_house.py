@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "operator"
 MAX_LINES = 300  # more means two facts in one file
 MAX_FUNCTION_LINES = 50
-MADE_BY_TOOLS = {".git", ".venv", "__pycache__", "build", "dist"}
+MADE_BY_TOOLS = {".git", ".venv", ".hypothesis", ".coverage", "__pycache__", "build", "dist"}
 
 # In two halves each, so that this file does not name what it forbids.
 FORBIDDEN = re.compile(
@@ -36,23 +37,26 @@ FORBIDDEN = re.compile(
 )
 
 
+def tracked_names() -> list[str]:
+    """Ask git; nothing where there is no git, or no repository of one's own."""
+    if not shutil.which("git"):
+        return []
+    argv = ["git", "ls-files", "-z"]
+    listing = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    return [name for name in listing.stdout.split("\0") if name]
+
+
 def tracked_files() -> tuple[Path, ...]:
     """Every file of the project: what git tracks, or all of an unpacked archive."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if listing.returncode == 0 and listing.stdout:
-        names = [ROOT / name for name in listing.stdout.split("\0") if name]
-    else:
-        names = [
-            path
-            for path in ROOT.rglob("*")
-            if not any(
-                part in MADE_BY_TOOLS or part.endswith(("_cache", ".egg-info"))
-                for part in path.relative_to(ROOT).parts
-            )
-        ]
-    return tuple(path for path in names if path.is_file())
+    paths = [ROOT / name for name in tracked_names()] or [
+        path
+        for path in ROOT.rglob("*")
+        if not any(
+            part in MADE_BY_TOOLS or part.endswith(("_cache", ".egg-info"))
+            for part in path.relative_to(ROOT).parts
+        )
+    ]
+    return tuple(path for path in paths if path.is_file())
 
 
 TRACKED = tracked_files()
