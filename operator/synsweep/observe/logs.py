@@ -79,6 +79,13 @@ class _Text(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - its name there
         """Put the fields behind the message, so that a traceback still comes last."""
-        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-        line = super().formatMessage(record)
-        return " ".join((line, *(f"{key}={value}" for key, value in fields.items())))
+        fields = (
+            f"{key}={_quoted(str(value))}"
+            for key, value in vars(record).items()
+            if key not in _STANDARD
+        )
+        return " ".join((super().formatMessage(record), *fields))
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if " " in text or not text else text

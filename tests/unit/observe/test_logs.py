@@ -54,9 +54,13 @@ def test_a_traceback_stays_inside_its_json_line(capsys: pytest.CaptureFixture[st
 
 def test_text_lines_end_with_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(level="debug", format="text")
-    logger.debug("deleted", extra={"cleanup": "endpoint-removed-7"})
+    fields = {"cleanup": "endpoint-removed-7", "reply": "src=10.0.0.10 sport=8080", "port_name": ""}
+    logger.debug("deleted", extra=fields)
     line = capsys.readouterr().err
-    assert line.endswith("DEBUG synsweep.test: deleted cleanup=endpoint-removed-7\n")
+    assert line.endswith(
+        "DEBUG synsweep.test: deleted cleanup=endpoint-removed-7"
+        ' reply="src=10.0.0.10 sport=8080" port_name=""\n'
+    )
     assert line[:2] == "20"
 
 
