@@ -22,11 +22,9 @@ class Duration(click.ParamType[float]):
         self._most = most
 
     def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Read it as seconds."""
-        if isinstance(value, int | float):
-            return float(value)
         match = _DURATION.fullmatch(value.strip())
         allowed = f"{show_duration(self._least)} to {show_duration(self._most)}"
         if match is None:

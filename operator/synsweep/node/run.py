@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 ENDED, UNEXPECTED, USAGE, NO_CONNTRACK, NO_API = 0, 1, 2, 3, 4
 
 JITTER = 0.2  # seconds in which the nodes begin their first sweep for a cleanup
-LAST_REPORT_WITHIN = 1.0  # seconds that the end waits for
+LAST_REPORT_WITHIN = 0.8  # seconds that the end waits for
 SILENT_AFTER = 22.0  # seconds without a word from the API server: longer than a watch takes
 SYN_SENT_TIMEOUT = "nf_conntrack_tcp_timeout_syn_sent"
 
