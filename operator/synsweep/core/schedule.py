@@ -6,8 +6,9 @@ Rules of this file:
 2. What a cleanup wants: a sweep on its arrival; right after a change of the node's ruleset and 1 s
    later, because the SYN that kube-proxy let through just before its sync is the one that matters
    (at 1, 4 and 10 s where the kernel does not tell of changes); one in the last 10 s before the
-   deadline, 5 s before the IP may be given away; one 30 s after any other, until it is over; and
-   one a second later while the rate brakes hold something back.
+   deadline, 5 s before the IP may be given away; one 30 s after any other, until it is over; one a
+   second after a sweep that met entries too young to judge, since kube-proxy may have changed its
+   rules before the cleanup came; and one a second later while the rate brakes hold something back.
 3. The first change after the arrival is answered at once. Of later ones, which on a busy node are
    mostly other people's, one in 5 s is: an answer may come late, but no change is left without one.
 4. Every cleanup is owed one whole sweep, however late it comes; that one is then all it gets.
@@ -41,6 +42,7 @@ LAST_CALL = 0.5  # but where the pace does not allow that, no later than so long
 REUSE_MARGIN = 5.0  # the deadline is so long before the IP may be given away
 REGULARLY = 30.0
 HELD_BACK = 1.0
+OLD_ENOUGH_AFTER = 1.0  # what shows an age of 1 shows 2 then
 APART = 0.5
 CPU_SHARE = 0.05  # of one core
 
@@ -63,6 +65,7 @@ class SweepSchedule:
     answers: tuple[float, ...] = ()  # the last change that is being answered, and the next one
     last_sweep: float | None = None  # when the last sweep for it began
     held_back: bool = False  # whether that sweep left something to the rate brakes
+    left_young: bool = False  # whether it left something that was too young
 
     @classmethod
     def arrived(cls, live: LiveCleanup, *, jitter: float, notified: bool) -> SweepSchedule:
@@ -87,10 +90,20 @@ class SweepSchedule:
         answer = max(at, min(last + CHANGES_APART, self.ends_at - AFTER_CHANGE))
         return replace(self, answers=(*self.answers[-1:], answer))
 
-    def swept(self, began_at: float, *, held_back: bool) -> SweepSchedule:
-        """Note a sweep in which this cleanup took part, and whether a brake held anything back."""
+    def swept(
+        self, began_at: float, *, held_back: bool = False, left_young: bool = False
+    ) -> SweepSchedule:
+        """Note a sweep in which this cleanup took part.
+
+        Args:
+            began_at: seconds, monotonic.
+            held_back: whether a brake held anything back.
+            left_young: whether it kept anything that had less than a second to be answered.
+        """
         live = replace(self.live, over_at=math.inf if held_back else self.ends_at)
-        return replace(self, live=live, last_sweep=began_at, held_back=held_back)
+        return replace(
+            self, live=live, last_sweep=began_at, held_back=held_back, left_young=left_young
+        )
 
     def with_cleanup(self, cleanup: Cleanup) -> SweepSchedule:
         """Take over what the object says now. A change never starts a sweep by itself."""
@@ -127,6 +140,8 @@ class SweepSchedule:
         if not self.notified:
             wanted += [self.live.arrived_at + after for after in WITHOUT_NOTIFICATIONS]
         yield from (moment for moment in wanted if moment > last_sweep)
+        if self.left_young:
+            yield last_sweep + OLD_ENOUGH_AFTER
         if self._deadline_is_open():
             yield self.deadline - AIM
         yield last_sweep + REGULARLY

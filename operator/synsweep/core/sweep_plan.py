@@ -50,6 +50,11 @@ class SweepPlan:
     kept: Mapping[KeepReason, int]  # how many entries for each reason; dry_run counts here too
 
     @property
+    def left_young(self) -> bool:
+        """Whether an entry was kept only since it may yet be answered."""
+        return KeepReason.TOO_YOUNG in self.kept
+
+    @property
     def held_back(self) -> bool:
         """Whether a brake left something for the next sweep."""
         return KeepReason.TARGET_BRAKE in self.kept or KeepReason.NODE_BRAKE in self.kept

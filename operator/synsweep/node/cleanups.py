@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from synsweep.core.cleanup import Cleanup, CleanupTarget
     from synsweep.core.schedule import Pace
     from synsweep.core.staleness import Candidate, CondemnedEntry, LiveCleanup
+    from synsweep.core.sweep_plan import SweepPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +124,9 @@ class KnownCleanups:
                     known.schedule = known.schedule.changed(now)
 
     def swept(
-        self, lives: Iterable[LiveCleanup], *, began_at: float, ended_at: float, held_back: bool
+        self, lives: Iterable[LiveCleanup], plan: SweepPlan, *, began_at: float, ended_at: float
     ) -> tuple[float, ...]:
-        """Note that a whole sweep was made for these, and whether a brake left something.
+        """Note that a whole sweep was made for these, and what its plan left for later.
 
         Returns:
             For each that had its first one: seconds from the removal to the end of this sweep.
@@ -138,7 +139,9 @@ class KnownCleanups:
                 if schedule is not None and known.uid in uids:
                     if schedule.last_sweep is None:
                         delays.append(ended_at - schedule.live.gone_at)
-                    known.schedule = schedule.swept(began_at, held_back=held_back)
+                    known.schedule = schedule.swept(
+                        began_at, held_back=plan.held_back, left_young=plan.left_young
+                    )
         return tuple(delays)
 
     def current(self, condemned: CondemnedEntry) -> CondemnedEntry:

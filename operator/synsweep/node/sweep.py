@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from synsweep.core.flow import ConntrackEntry, FlowTuple, IPAddress
     from synsweep.core.report import SweepReport
     from synsweep.core.staleness import CondemnedEntry, KeepReason, LiveCleanup
+    from synsweep.core.sweep_plan import SweepPlan
     from synsweep.node.cleanups import KnownCleanups
 
 
@@ -69,7 +70,7 @@ class Sweeper:
         plan, self.brakes = apply_brakes(plan, self.brakes, now=self.clock())
         deletions = [self._delete(condemned, context) for condemned in plan.condemned]
         deletions += self._rehearse(plan.dry_run)
-        self._swept(lives, began_at=began_at, held_back=plan.held_back)
+        self._swept(lives, plan, began_at=began_at)
         return report_sweep(
             plan,
             deletions,
@@ -106,10 +107,8 @@ class Sweeper:
             for condemned in new
         ]
 
-    def _swept(self, lives: tuple[LiveCleanup, ...], *, began_at: float, held_back: bool) -> None:
-        for delay in self.cleanups.swept(
-            lives, began_at=began_at, ended_at=self.clock(), held_back=held_back
-        ):
+    def _swept(self, lives: tuple[LiveCleanup, ...], plan: SweepPlan, *, began_at: float) -> None:
+        for delay in self.cleanups.swept(lives, plan, began_at=began_at, ended_at=self.clock()):
             self.served(delay)
         self.swept_through = swept_through(
             self.swept_through,

@@ -36,6 +36,7 @@ class Node:
 
     cost: float = 0.01  # CPU seconds of a sweep
     held_back: int = 0  # sweeps that leave something to the brakes
+    left_young: int = 0  # sweeps that meet something too young
     sweeps: list[float] = field(default_factory=list)
     schedules: list[SweepSchedule] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
@@ -74,8 +75,11 @@ class Node:
     def _sweep(self, now: float) -> None:
         self.sweeps.append(now)
         held_back = len(self.sweeps) <= self.held_back
+        left_young = len(self.sweeps) <= self.left_young
         self.pace = self.pace.swept(now, cpu_seconds=self.cost)
-        self.schedules = [one.swept(now, held_back=held_back) for one in self.schedules]
+        self.schedules = [
+            one.swept(now, held_back=held_back, left_young=left_young) for one in self.schedules
+        ]
         self._forget(now)
 
     def _forget(self, now: float) -> None:
@@ -143,6 +147,18 @@ def test_past_the_deadline_sweeps_go_on_until_the_end() -> None:
 def test_what_the_brakes_hold_back_is_swept_a_second_later() -> None:
     sweeps = Node(held_back=3).play([schedule()])
     assert since_arrival(sweeps)[:4] == [0, 1, 2, 3]
+
+
+def test_what_was_too_young_is_judged_again_a_second_later() -> None:
+    sweeps = Node(left_young=2).play([schedule()])
+    assert since_arrival(sweeps)[:4] == [0, 1, 2, 22.7]
+
+
+def test_what_is_always_too_young_keeps_no_cleanup_alive() -> None:
+    node = Node(left_young=1000)
+    assert since_arrival(node.play([schedule()]))[-1] < 59.7
+    assert since_arrival(node.forgotten_at) == [59.7]
+    assert since_arrival(Node(left_young=9).play([schedule(in_api_for=100)])) == [0]
 
 
 def test_even_a_late_cleanup_is_not_over_while_the_brakes_hold_it_back() -> None:

@@ -86,6 +86,14 @@ def test_a_listing_becomes_a_plan() -> None:
     assert not plan.held_back
 
 
+def test_a_plan_knows_that_something_was_too_young_for_it() -> None:
+    book = book_of([live(EARNEST)])
+    young = plan_sweep([entry(age=1)], book, CONTEXT)
+    assert young.condemned == ()
+    assert young.left_young
+    assert not plan_sweep([entry(age=2)], book, CONTEXT).left_young
+
+
 def test_a_disabled_policy_condemns_nothing() -> None:
     plan = plan_sweep([entry()], book_of([live(cleanup(mode=Mode.DISABLED))]), CONTEXT)
     assert plan.condemned == ()
