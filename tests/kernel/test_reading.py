@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from synsweep.conntrack.netlink import NetlinkTable
-from synsweep.conntrack.stall import DumpMode
+from synsweep.conntrack.stall import SPARSE, DumpMode
 from synsweep.core.flow import IPPROTO_UDP, TcpState
 from synsweep.core.staleness import KeepReason, Outcome
 from tests.kernel.inject import established, flow, half_open, inject
@@ -125,3 +125,13 @@ def test_an_entry_with_a_zone_for_one_direction_is_skipped_and_counted(
     lab.connect(frontend)
     assert settled(lambda: table.entries().skipped_reasons == {"DirectionalZone": 1})
     assert table.entries().entries == ()
+
+
+def test_a_table_that_shrank_is_read_whole_at_once(namespace: Namespace) -> None:
+    with NetlinkTable() as table:
+        inject(half_open(SPARSE + 500))
+        assert len(table.entries().entries) == SPARSE + 500
+        namespace.run("conntrack", "-F")
+        inject(half_open(500))
+        for _ in range(2):
+            assert len(table.entries().entries) == 500

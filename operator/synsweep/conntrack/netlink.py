@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import threading
 import time
 from typing import TYPE_CHECKING, Final, Self
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from synsweep.core.staleness import CondemnedEntry
 
 DEFAULT_MAX_STALL: Final = 0.005
+LARGEST_GOODSIZE: Final = 1 << 13  # bytes
 
 
 class NetlinkTable:
@@ -86,7 +88,7 @@ class NetlinkTable:
         if asked_for:
             mode = DumpMode.STREAMED
         reader = DumpReader(asked_for)
-        connection = self._dump(reader, mode, NARROW if size.entries <= SPARSE else WIDE)
+        connection = self._dump(reader, mode, narrow() if size.entries <= SPARSE else WIDE)
         if not reader.filtered:
             mode = DumpMode.STREAMED  # also where the kernel ignored the filter
         seconds = time.monotonic() - started
@@ -113,7 +115,7 @@ class NetlinkTable:
         """Let the reader read one whole dump; return the connection, whose clock has its cost."""
         half_open_only = mode is DumpMode.FILTERED
         try:
-            connection = self._connection()
+            connection = self._connection_for(receive_bytes)
             connection.reset_clock()
             self.requests += 1
             for datagram in connection.dump(
@@ -155,11 +157,31 @@ class NetlinkTable:
             return _refused(condemned, number, now)
         return Deletion(condemned=condemned, outcome=Outcome.DELETED, entry=now)
 
+    def _connection_for(self, receive_bytes: int) -> Connection:
+        """Return a socket that never gave the kernel a larger buffer than this.
+
+        The kernel remembers the largest (`netlink_recvmsg`, net/netlink/af_netlink.c) and makes the
+        datagrams of later dumps as large, so a smaller buffer would cut them off.
+        """
+        if getattr(self._local, "widest", 0) > receive_bytes:
+            self.close()
+        connection = self._connection()
+        self._local.widest = receive_bytes
+        return connection
+
     def _connection(self) -> Connection:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = Connection(self._open_socket)
         return connection
+
+
+def narrow(page_bytes: int = mmap.PAGESIZE) -> int:
+    """Say how small a buffer may be: the kernel fills up to 8 KiB of it where pages are larger.
+
+    See NLMSG_GOODSIZE in include/linux/netlink.h; pages of 16 and 64 KiB are common on arm64.
+    """
+    return max(NARROW, min(page_bytes, LARGEST_GOODSIZE))
 
 
 def _refused(condemned: CondemnedEntry, number: int, now: ConntrackEntry | None) -> Deletion:

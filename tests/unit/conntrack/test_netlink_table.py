@@ -12,7 +12,7 @@ import pytest
 
 from synsweep.conntrack import connection, framing, wire
 from synsweep.conntrack.connection import Connection
-from synsweep.conntrack.netlink import NetlinkTable
+from synsweep.conntrack.netlink import NetlinkTable, narrow
 from synsweep.conntrack.stall import DumpMode
 from synsweep.conntrack.table import ConntrackError, ConntrackUnavailable
 from synsweep.core.staleness import KeepReason, Outcome
@@ -281,3 +281,10 @@ def test_answers_to_something_given_up_earlier_are_passed_over() -> None:
 def test_an_error_without_a_name_is_still_told() -> None:
     assert connection.error_name(524) == "errno 524"
     assert str(connection.refusal("list entries", 524)) == "list entries: errno 524"
+
+
+@pytest.mark.parametrize(
+    ("page", "bytes_"), [(4096, 4096), (16_384, 8192), (65_536, 8192)], ids=["4k", "16k", "64k"]
+)
+def test_no_datagram_is_cut_off_whatever_the_pages_of_the_machine(page: int, bytes_: int) -> None:
+    assert narrow(page) == bytes_
