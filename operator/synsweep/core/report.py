@@ -221,6 +221,18 @@ class News:
         told_at = self.trouble_told_at if self.trouble_at is None else now
         return News(written_at=now, trouble_told_at=told_at)
 
+    def not_written(self, told: News) -> News:
+        """Undo `written`: what was `told` waits again, together with what came since."""
+        return replace(
+            told,
+            findings_at=_earlier(told.findings_at, self.findings_at),
+            trouble_at=_earlier(told.trouble_at, self.trouble_at),
+        )
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return min((at for at in (one, other) if at is not None), default=None)
+
 
 def report_due(news: News) -> float:
     """Say when the next report is to be written: at once (-inf) if there was none yet."""

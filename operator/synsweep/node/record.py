@@ -136,9 +136,9 @@ class Record:
         return told
 
     def take_back(self, told: News) -> None:
-        """The report was not written: all that it told still waits."""
+        """The report was not written: what it told still waits, with what happened meanwhile."""
         with self._lock:
-            self._news = told
+            self._news = self._news.not_written(told)
 
     def report(
         self,

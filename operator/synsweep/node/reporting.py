@@ -106,6 +106,7 @@ class Reporter:
         self._mark = mark
         self._started_at = clock()
         self._adopted = False
+        self._begun = False
         self._written = False
         self._failures = 0
         self._retry_at = self._started_at
@@ -186,13 +187,18 @@ class Reporter:
         if own is None:
             owner = Owner(name=self._name, uid=node["metadata"]["uid"])
             own = self._objects.create(self._name, owner=owner)
-        if not self._written:
-            try:
-                self._record.begin_from(report_from_wire(own))
-            except BadField as error:
-                logger.warning("counters begin at 0: ConntrackNode %s: %s", self._name, error)
         self._objects.annotate(self._name, {MARK: self._mark})
         self._adopted = True
+        if not self._begun:
+            self._begin_from(own)
+
+    def _begin_from(self, own: Body) -> None:
+        """Go on with the counters of the last helper, once: a second time would double them."""
+        self._begun = True
+        try:
+            self._record.begin_from(report_from_wire(own))
+        except BadField as error:
+            logger.warning("counters begin at 0: ConntrackNode %s: %s", self._name, error)
 
     def _patch(self) -> None:
         report = self._record.report(

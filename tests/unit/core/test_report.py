@@ -175,6 +175,17 @@ def test_a_write_tells_everything() -> None:
     assert report_due(news.written(NOW + 5)) == NOW + 305
 
 
+def test_a_write_that_failed_leaves_what_it_told_and_what_came_meanwhile() -> None:
+    told = found(WRITTEN, Outcome.DELETED, now=NOW + 1)
+    begun = told.written(NOW + 6)
+    assert begun.not_written(told) == told
+    assert WRITTEN.written(NOW + 300).not_written(WRITTEN) == WRITTEN
+    since = found(begun, Outcome.DELETED, Outcome.FAILED, now=NOW + 7, within=2)
+    assert since.not_written(told).findings_at == NOW + 6
+    assert since.not_written(told).trouble_at == since.trouble_at == NOW + 8
+    assert since.not_written(WRITTEN).findings_at == NOW + 8
+
+
 def test_the_heartbeat_does_not_wait_for_news() -> None:
     news = found(WRITTEN, Outcome.DELETED, now=NOW + 299, random=0.99, within=100)
     assert report_due(news) == NOW + 300

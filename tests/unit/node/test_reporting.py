@@ -109,6 +109,31 @@ def test_counters_go_on_where_the_last_helper_on_this_node_ended() -> None:
     assert counters(second) == {"deleted": 2}
 
 
+def test_a_start_that_breaks_off_adds_the_counters_of_the_last_helper_only_once() -> None:
+    first = started()
+    find_one(first)
+    first.report(2.0)
+    second = World(api=first.api, mark="the next process")
+    second.api.forbidden = "patch"
+    second.list()
+    second.loop.step()
+    second.report(60.0)
+    second.api.forbidden = ""
+    second.report(31.0)
+    assert counters(second) == {"deleted": 1}
+
+
+def test_what_is_found_while_a_heartbeat_fails_is_told_at_the_end() -> None:
+    world = started()
+    world.api.down = True
+    world.api.asked = lambda: find_one(world, report_within_seconds=100)
+    world.report(300.0)
+    world.api.down, world.api.asked = False, lambda: None
+    world.reporter.stop()
+    world.reporter.run()
+    assert counters(world) == {"deleted": 1}
+
+
 def test_nothing_is_lost_while_the_api_server_is_away() -> None:
     world = started()
     world.api.down = True

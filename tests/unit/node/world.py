@@ -106,6 +106,7 @@ class MemoryApi:
         self.requests: list[tuple[str, str]] = []
         self.down = False
         self.forbidden = ""  # a verb
+        self.asked: Callable[[], object] = lambda: None  # happens while it is asked
 
     def get(self, path: str, **_: Any) -> Answer:
         self._ask("get", path)
@@ -135,6 +136,7 @@ class MemoryApi:
 
     def _ask(self, verb: str, path: str) -> None:
         self.requests.append((verb, path))
+        self.asked()
         if self.down:
             raise ApiUnavailable("connection refused")
         if self.forbidden == verb:
