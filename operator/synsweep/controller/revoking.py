@@ -11,6 +11,7 @@ from synsweep.core.planning import plan_revocations, plan_withdrawals
 
 if TYPE_CHECKING:
     from synsweep.controller.inbox import Notes
+    from synsweep.controller.ledger import Live
     from synsweep.controller.writing import Instructions, Sight
     from synsweep.core.cleanup import Cleanup
     from synsweep.core.planning import Revocation
@@ -41,32 +42,45 @@ class Revoking:
         self._sight = sight
         self._instructions = instructions
         self._metrics = metrics
-        self._due = self._policies_changed = True  # what a former controller left is looked at
+        self._due = True  # what a former controller left is looked at
         self._looked_at = -math.inf
 
     def notice(self, notes: Notes) -> None:
         """Something serves again, or a policy changed: look at once."""
-        self._due |= notes.back
-        self._policies_changed |= notes.policies
+        self._due |= notes.back or notes.policies
 
     def due_in(self, now: float) -> float:
         """At once, or when labels may have changed."""
         return BETWEEN_PATCHES / 2 if self._due else self._looked_at + LOOK_EVERY - now
 
     def work(self, now: float) -> None:
-        """Withdraw, then revoke."""
-        if self._policies_changed:
-            self._withdraw()
-            self._policies_changed = False
-        if self._due or now - self._looked_at >= LOOK_EVERY:
-            self._due = True  # stays so if a write fails
-            self._due = self._revoke(now)
-            self._looked_at = now
+        """Withdraw, then revoke; a write that is refused does not hold up the others.
 
-    def _withdraw(self) -> None:
-        live = tuple(cleanup for _, cleanup in self._sight.ledger.readable().values())
-        for cleanup in plan_withdrawals(live, self._sight.view.policies()):
-            self._instructions.delete(cleanup.name)
+        Raises:
+            ApiRefused: the first refusal, after all others have had their turn.
+        """
+        if not self._due and now - self._looked_at < LOOK_EVERY:
+            return
+        self._due = True  # stays so if a write fails
+        live = self._sight.ledger.readable()
+        refused = self._withdraw(live)
+        waiting, more_refused = self._revoke(live, now)
+        self._looked_at = now
+        for refusal in refused + more_refused:
+            raise refusal
+        self._due = waiting
+
+    def _withdraw(self, live: dict[str, tuple[Live, Cleanup]]) -> list[ApiRefused]:
+        """Delete what no policy wants; takes it out of `live`, deleted or not."""
+        refused = []
+        cleanups = tuple(cleanup for _, cleanup in live.values())
+        for cleanup in plan_withdrawals(cleanups, self._sight.view.policies()):
+            del live[cleanup.name]
+            try:
+                self._instructions.delete(cleanup.name)
+            except ApiRefused as refusal:
+                refused.append(refusal)
+                continue
             self._sight.ledger.deleted(cleanup.name)
             self._metrics.withdrawn.inc()
             log.info(
@@ -74,18 +88,24 @@ class Revoking:
                 cleanup.name,
                 extra={"cleanup": cleanup.name, "policy": cleanup.policy},
             )
+        return refused
 
-    def _revoke(self, now: float) -> bool:
+    def _revoke(
+        self, live: dict[str, tuple[Live, Cleanup]], now: float
+    ) -> tuple[bool, list[ApiRefused]]:
         """Patch each object at most twice a second; True if one of them has to wait for that."""
-        live = self._sight.ledger.readable()
         waiting = False
+        refused = []
         for one in revocations_of(self._sight, tuple(cleanup for _, cleanup in live.values())):
             known, _ = live[one.cleanup.name]
             if one.remaining is not None and now - known.changed_at < BETWEEN_PATCHES:
                 waiting = True
                 continue
-            self._revoke_one(one.cleanup.name, one.remaining)
-        return waiting
+            try:
+                self._revoke_one(one.cleanup.name, one.remaining)
+            except ApiRefused as refusal:
+                refused.append(refusal)
+        return waiting, refused
 
     def _revoke_one(self, name: str, remaining: Cleanup | None) -> None:
         if remaining is None:

@@ -157,7 +157,8 @@ def plan_revocations(
 
     A backend goes if it serves again through any of its target's frontends: for ENDPOINT_UNREADY,
     if it is chosen again; else, if the pair is valid. What is then still gone is planned anew. A
-    target goes if another policy, or none, decides for its Service now.
+    target goes if another policy, or none, decides for its Service now, or in another mode: also
+    one that was planned before its policy changed and has waited for its turn.
     """
     known = tuple(policies)
     revocations = []
@@ -229,7 +230,7 @@ def _wanted(
         if known is None or known.namespace is None:
             return True
         policy = effective_policy(policies, known)
-        if policy is None or policy.uid != cleanup.policy_uid:
+        if policy is None or (policy.uid, policy.mode) != (cleanup.policy_uid, cleanup.mode):
             return False
         return cleanup.reason is not CleanupReason.ENDPOINT_UNREADY or bool(
             policy.unready_after_seconds

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from synsweep.cluster.errors import ApiRefused
-from synsweep.cluster.listwatch import Listed
+from synsweep.cluster.listwatch import Added, Listed
+from synsweep.core.cleanup import Mode
 from synsweep.core.cleanup_wire import cleanup_to_wire
 from tests.unit.controller.world import EPOCH, START, World
 
@@ -94,6 +95,53 @@ def test_a_change_of_mode_withdraws_and_publishes_in_the_new_mode() -> None:
     [cleanup] = world.written.objects.values()
     assert cleanup.mode == "DryRun"
     assert [verb for verb, _, _ in world.written.log] == ["create", "delete", "create"]
+
+
+def test_what_waited_for_its_turn_is_not_published_in_the_former_mode() -> None:
+    for mode in ("DryRun", "Disabled"):
+        world = World().ready()
+        ips = [f"10.1.{number // 250}.{number % 250}" for number in range(4000)]
+        for at in range(0, 4000, 100):
+            world.slice(f"big-{at}", "web", *ips[at : at + 100])
+        world.run(1.0)
+        for at in range(0, 4000, 100):
+            world.no_slice(f"big-{at}")
+        world.run(0.6)
+        assert world.written.objects
+        world.policy("all", mode=mode)
+        world.run(1.5)
+        assert Mode.ENFORCE not in {one.mode for one in world.written.objects.values()}
+
+
+def test_a_cleanup_that_shows_up_after_its_policy_changed_is_withdrawn() -> None:
+    world = two_gone()
+    [late] = world.written.objects.values()
+    world.policy("all", mode="Disabled")
+    world.run(0.5)
+    body = cleanup_to_wire(late, namespace="ns")  # created, but the answer was lost
+    body["metadata"] |= {"uid": "c", "creationTimestamp": "2025-10-09T08:53:20Z"}
+    world.written.objects[late.name] = late
+    world.ledger.fold(Added(body=body, server_time=EPOCH))
+    world.run(2.5)
+    assert world.written.objects == {}
+
+
+def test_a_refused_withdrawal_does_not_hold_up_revocations() -> None:
+    world = two_gone()
+    world.policy("other", priority=5, serviceSelector={"matchLabels": {"app": "other"}})
+    world.service("other", "10.96.0.11", labels={"app": "other"})
+    world.slice("other-1", "other", "10.0.1.1")
+    world.run(1.0)
+    world.no_slice("other-1")
+    world.run(1.0)
+    world.written.trouble["delete"] = ApiRefused(
+        status=403, reason="Forbidden", message="no", fields=()
+    )
+    world.no_policy("other")
+    world.slice("web-1", "web", "10.0.0.1")
+    world.run(1.0)
+    assert "10.0.0.1" not in world.written.backends()
+    assert world.counted("api_write_failures_total", result="refused") >= 1
 
 
 def test_disabling_or_deleting_the_policy_withdraws_at_once() -> None:

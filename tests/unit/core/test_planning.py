@@ -512,3 +512,12 @@ def test_a_mass_removal_is_much_at_once(
 
     assert mass_removal(removed, now=100.0, backends_total=left) == expected
     assert not mass_removal([], now=100.0, backends_total=left)
+
+
+def test_what_its_policy_decides_in_another_mode_now_is_taken_back(world: World) -> None:
+    world.slice("a-1", X_UP)
+    [cleanup] = plan(world)
+    assert revocations(world, cleanup) == {}
+    for mode in (Mode.DRY_RUN, Mode.DISABLED):
+        changed = policy(mode=mode)
+        assert revocations(world, cleanup, policies=[changed]) == {cleanup.name: None}
