@@ -69,7 +69,7 @@ class Connection:
     """A ctnetlink socket. Not for two threads; close it after use.
 
     `requests` counts what was sent; `longest_call` and `kernel_seconds` are the CPU time of the
-    longest and of all calls into the kernel since `reset_clock`: the kernel walks its table inside
+    longest and of all calls that a dump made since `reset_clock`: the kernel walks its table inside
     those calls, with packet processing off on that CPU. Every method raises OSError as the socket
     does; EAGAIN means that no answer came for ANSWER_WITHIN seconds.
     """
@@ -80,6 +80,7 @@ class Connection:
         self.kernel_seconds = 0.0
         self._sequence = 0
         self._socket = open_socket()
+        self._send, self._receive = self._socket.send, self._socket.recv  # looked up once
         seconds = struct.pack("@ll", ANSWER_WITHIN, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
 
@@ -102,9 +103,16 @@ class Connection:
         The kernel makes datagrams as large as the largest `receive_bytes` this socket ever gave.
         The caller finds the end in what it reads, and stops iterating there.
         """
-        self._send(wire.dump_request(self.next_sequence(), half_open_only=half_open_only))
+        request = wire.dump_request(self.next_sequence(), half_open_only=half_open_only)
+        self.requests += 1
+        clock, started = time.thread_time, time.thread_time()
+        self._send(request)  # makes the first datagram
+        self._count_call(clock() - started)
         while True:
-            yield self._receive(receive_bytes)
+            started = clock()
+            datagram = self._receive(receive_bytes)
+            self._count_call(clock() - started)
+            yield datagram
 
     def stats(self) -> int:
         """Ask for the statistics and return the errno (0: conntrack answers over netlink)."""
@@ -127,32 +135,22 @@ class Connection:
         return number
 
     def _answer(self, request: bytes) -> tuple[int, ConntrackEntry | decode.Skip | None]:
-        """Send one request and read up to its acknowledgement."""
+        """Send one request and read its answer: an entry, or an errno (0: acknowledged)."""
+        self.requests += 1
         self._send(request)
-        found: ConntrackEntry | decode.Skip | None = None
+        unpack, ours = wire.NLMSGHDR.unpack_from, self._sequence
         while True:
             datagram = self._receive(NARROW)
-            for offset, length, kind, _, sequence in framing.messages(datagram):
-                if sequence != self._sequence:
-                    continue  # an answer to something that was given up earlier
-                if kind == wire.NLMSG_ERROR:
-                    return framing.error_number(datagram, offset, length), found
-                if kind == wire.CT_NEW:
-                    found = decode.decode(datagram, offset, length)
+            offset = 0
+            while len(datagram) - offset >= wire.NLMSGHDR.size:
+                length, kind, _, sequence, _ = unpack(datagram, offset)
+                if sequence == ours:  # else an answer to something that was given up earlier
+                    if kind == wire.NLMSG_ERROR:
+                        return framing.error_number(datagram, offset, length), None
+                    if kind == wire.CT_NEW:
+                        return 0, decode.decode(datagram, offset, length)
+                offset += max(wire.NLMSGHDR.size, (length + 3) & ~3)
 
-    def _send(self, request: bytes) -> None:
-        self.requests += 1
-        started = time.thread_time()
-        self._socket.send(request)
-        self._clock(started)
-
-    def _receive(self, receive_bytes: int) -> bytes:
-        started = time.thread_time()
-        datagram = self._socket.recv(receive_bytes)
-        self._clock(started)
-        return datagram
-
-    def _clock(self, started: float) -> None:
-        seconds = time.thread_time() - started
+    def _count_call(self, seconds: float) -> None:
         self.kernel_seconds += seconds
         self.longest_call = max(self.longest_call, seconds)

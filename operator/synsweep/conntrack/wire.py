@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import struct
+from socket import htons
 from typing import TYPE_CHECKING, Final
 
 from synsweep.core.flow import IPPROTO_TCP
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
 NLM_F_DUMP_FILTERED: Final = 0x20
-FLAGS_ONE: Final = 0x5  # REQUEST | ACK
+FLAGS_GET: Final = 0x1  # REQUEST: the entry or an error is the answer, it needs no other
+FLAGS_ACK: Final = 0x5  # REQUEST | ACK
 FLAGS_DUMP: Final = 0x301  # REQUEST | ROOT | MATCH
 NLA_F_NESTED: Final = 0x8000
 NLA_TYPE_MASK: Final = 0x3FFF
@@ -92,23 +94,23 @@ def dump_request(sequence: int, *, half_open_only: bool) -> bytes:
 
 def stats_request(sequence: int) -> bytes:
     """Ask for the number of entries: one small answer, no walk, the same permission as a dump."""
-    return _message(CT_GET_STATS, FLAGS_ONE, sequence, AF_UNSPEC, b"")
+    return _message(CT_GET_STATS, FLAGS_ACK, sequence, AF_UNSPEC, b"")
 
 
 def get_request(sequence: int, entry: ConntrackEntry) -> bytes:
     """Ask for one entry by its reply tuple and, if it has one, its zone."""
     attributes = _reply_tuple(entry.reply) + _zone(entry.zone)
-    return _message(CT_GET, FLAGS_ONE, sequence, _family(entry.reply.src_ip), attributes)
+    return _message(CT_GET, FLAGS_GET, sequence, _family(entry.reply.src_ip), attributes)
 
 
 def delete_request(sequence: int, entry: ConntrackEntry) -> bytes:
     """Ask to delete one entry: reply tuple, id and, if it has one, its zone."""
     attributes = (
         _reply_tuple(entry.reply)
-        + _attribute(CTA_ID, struct.pack("!I", entry.id))
+        + _ID.pack(8, CTA_ID, entry.id.to_bytes(4, "big"))
         + _zone(entry.zone)
     )
-    return _message(CT_DELETE, FLAGS_ONE, sequence, _family(entry.reply.src_ip), attributes)
+    return _message(CT_DELETE, FLAGS_ACK, sequence, _family(entry.reply.src_ip), attributes)
 
 
 def guard_delete(message: bytes) -> None:
@@ -140,18 +142,26 @@ def _family(ip: IPAddress) -> int:
 
 
 def _reply_tuple(flow: FlowTuple) -> bytes:
-    source = CTA_IP_SRC[flow.src_ip.version]
-    addresses = _attribute(source, flow.src_ip.packed) + _attribute(source + 1, flow.dst_ip.packed)
-    protocol = (
-        _attribute(CTA_PROTO_NUM, bytes([IPPROTO_TCP]))
-        + _attribute(CTA_PROTO_SRC_PORT, struct.pack("!H", flow.src_port))
-        + _attribute(CTA_PROTO_DST_PORT, struct.pack("!H", flow.dst_port))
-    )
-    return _attribute(
-        CTA_TUPLE_REPLY | NLA_F_NESTED,
-        _attribute(CTA_TUPLE_IP | NLA_F_NESTED, addresses)
-        + _attribute(CTA_TUPLE_PROTO | NLA_F_NESTED, protocol),
-    )
+    """Nest by nest, in one go: a sweep may encode thousands."""
+    source, destination = flow.src_ip.packed, flow.dst_ip.packed
+    size = len(source)
+    first = CTA_IP_SRC[flow.src_ip.version]
+    return _REPLY_TUPLE[size].pack(
+        44 + 2 * size, CTA_TUPLE_REPLY | NLA_F_NESTED,
+        12 + 2 * size, CTA_TUPLE_IP | NLA_F_NESTED,
+        4 + size, first, source,
+        4 + size, first + 1, destination,
+        28, CTA_TUPLE_PROTO | NLA_F_NESTED,
+        5, CTA_PROTO_NUM, IPPROTO_TCP,
+        6, CTA_PROTO_SRC_PORT, htons(flow.src_port),
+        6, CTA_PROTO_DST_PORT, htons(flow.dst_port),
+    )  # fmt: skip
+
+
+_ID: Final = struct.Struct("=HH4s")
+_REPLY_TUPLE: Final = {
+    size: struct.Struct(f"=HH HH HH{size}s HH{size}s HH HHB3x HHH2x HHH2x") for size in (4, 16)
+}
 
 
 def _zone(zone: int) -> bytes:
