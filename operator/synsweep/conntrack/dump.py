@@ -49,22 +49,21 @@ class DumpReader:
             ConntrackError: the kernel answered with an error, or with something unreadable.
         """
         search, unpack = decode.HALF_OPEN.search, wire.NLMSGHDR.unpack_from
-        asked_ips = self._asked_ips
-        offset, end, header = 0, len(datagram), wire.NLMSGHDR.size
-        flags = wire.NLM_F_DUMP_FILTERED
+        asked_ips, new = self._asked_ips, wire.CT_NEW
+        offset, last = 0, len(datagram) - wire.NLMSGHDR.size
+        listed, flags, done = 0, wire.NLM_F_DUMP_FILTERED, False
         hit = search(datagram)
         hit_at = hit.start() if hit else NOWHERE
-        while end - offset >= header:
+        while offset <= last:
             length, kind, flags_now, _, _ = unpack(datagram, offset)
             after = offset + length
-            if length < header or after > end:
-                break
-            if kind != wire.CT_NEW:
-                if self._is_end(datagram, offset, length, kind):
-                    return True
+            if kind != new or length < wire.HEADER_LENGTH:
+                done = self._is_end(datagram, offset, length, kind)
+                if done or length < wire.NLMSGHDR.size:
+                    break
                 offset += (length + 3) & ~3
                 continue
-            self.listed += 1
+            listed += 1
             flags &= flags_now
             if hit_at < after:
                 self._take(datagram, offset, length)
@@ -73,11 +72,12 @@ class DumpReader:
             elif asked_ips and decode.reply_source(datagram, offset, length) in asked_ips:
                 self._take(datagram, offset, length)
             offset = after  # attributes are padded, so is the message
+        self.listed += listed
         if not flags:
             self.filtered = False
-        if offset < end:
+        if not done and offset != len(datagram):
             raise ConntrackError("list entries: the kernel sent a broken datagram")
-        return False
+        return done
 
     def _is_end(self, datagram: bytes, offset: int, length: int, kind: int) -> bool:
         """Whether NLMSG_DONE ended the dump; other messages than entries are passed over."""
