@@ -9,6 +9,7 @@ be lost here, and no batch is ever older than one look.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds: time alone makes an unready backend a removal
-SLOWEST_RETRY = 5.0
+SOONEST_RETRY = 0.25  # also when notes keep coming: they must not make a hot loop
+SLOWEST_RETRY = 2.0  # there is one writer, and the cooldown goes on meanwhile
 COMPLAIN_EVERY = 30.0
 
 
@@ -132,6 +134,7 @@ class Writer:
         self._holds = holds
         self._clock = clock
         self._back_off = BackOff(cap=SLOWEST_RETRY)
+        self._not_before = -math.inf
         self._complained_at: dict[str, float] = {}
 
     def run(self) -> None:
@@ -145,8 +148,11 @@ class Writer:
         notes = self._inbox.take()
         for job in self._jobs:
             job.notice(notes)
-        if not self._sight.is_whole or not self._holds(self._clock()):
+        now = self._clock()
+        if not self._sight.is_whole or not self._holds(now):
             return TICK
+        if now < self._not_before:
+            return self._not_before - now
         refused = False
         for job in self._jobs:
             try:
@@ -156,15 +162,20 @@ class Writer:
                 self._complain(job, error)
             except ApiError as error:
                 self._complain(job, error)
-                return self._back_off.next()
+                return self._pause()
             except Exception:  # a bug must not end the only thread that writes
                 refused = True
                 log.exception("%s failed", job.name)
         if refused:
-            return self._back_off.next()
+            return self._pause()
         self._back_off.reset()
         now = self._clock()
         return max(0.0, min(TICK, *(job.due_in(now) for job in self._jobs)))
+
+    def _pause(self) -> float:
+        """After a failure: how long to wait, which a note may shorten, but not to nothing."""
+        self._not_before = self._clock() + SOONEST_RETRY
+        return max(SOONEST_RETRY, self._back_off.next())
 
     def _complain(self, job: Job, error: ApiError) -> None:
         """Count each failure; say it once per half minute and job."""

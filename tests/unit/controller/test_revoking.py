@@ -88,6 +88,18 @@ def test_a_refused_revocation_is_tried_again_and_said() -> None:
     assert world.written.backends() == {"10.0.0.2"}
 
 
+def test_news_does_not_make_a_hot_loop_of_what_is_refused() -> None:
+    world = two_gone()
+    world.written.trouble["patch"] = ApiRefused(
+        status=403, reason="Forbidden", message="no", fields=()
+    )
+    for number in range(200):  # each wakes the writer
+        world.slice("web-1", "web", "10.0.0.1", *["10.0.0.9"] * (number % 2))
+        world.writer.step()
+        world.time += 0.005
+    assert 2 <= len(world.written.times("patch")) <= 5
+
+
 def test_a_change_of_mode_withdraws_and_publishes_in_the_new_mode() -> None:
     world = two_gone()
     world.policy("all", mode="DryRun")
