@@ -1,13 +1,14 @@
 """Comparing what we know with a list: kopf never tells of what vanished while its watch was down.
 
 A list of metadata, not older than the newest version that was seen, is compared with what is
-folded: what is missing was removed, what is newer in two lists running was never told. The same
-comparison, at the start, tells when everything that exists has been folded.
+folded: what is missing was removed; what kopf has not told by now although the list before showed it was
+never told. The same comparison, at the start, tells when everything that exists has been folded.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from synsweep.cluster.errors import ApiError
@@ -34,6 +35,7 @@ GROUPS = {
 FILL_LOOK = 0.1  # seconds between two looks at whether kopf has told everything
 FILL_LIST = 5.0  # seconds after which the first list is made again: objects go meanwhile
 RETRY = 2.0
+COMPLAIN_EVERY = 30.0
 
 
 class Resync:
@@ -56,6 +58,7 @@ class Resync:
         self._stopping = stopping
         self._clock = clock
         self._late: dict[Kind, dict[Key, Version]] = {kind: {} for kind in Kind}
+        self._complained_at = -math.inf
 
     def run(self) -> None:
         """Fill, then compare when kopf has listed again and every so often."""
@@ -64,8 +67,8 @@ class Resync:
         while not self._stopping.is_set():
             self._view.listed_again.wait(self._every)
             self._view.listed_again.clear()
-            if not self._stopping.is_set():
-                self._attempt(self.compare)
+            if not self._stopping.is_set() and not self._attempt(self.compare):
+                self._view.listed_again.set()  # the gap is still to be closed
 
     def stop(self) -> None:
         """Wake it; `stopping` is set."""
@@ -84,12 +87,18 @@ class Resync:
             self._drop_missing(kind, known, inventory)
             self._fetch_untold(kind, known, inventory)
 
-    def _attempt(self, what: Callable[[], None]) -> None:
+    def _attempt(self, what: Callable[[], None]) -> bool:
+        """Do it; a failure is said once per half minute and waited after."""
         try:
             what()
         except ApiError as error:
-            log.warning("cannot compare with the API server: %s", error)
+            now = self._clock()
+            if now - self._complained_at >= COMPLAIN_EVERY:
+                self._complained_at = now
+                log.warning("cannot compare with the API server: %s; trying again", error)
             self._stopping.wait(RETRY)
+            return False
+        return True
 
     def _inventory(self, kind: Kind, *, not_older_than: str = "") -> Inventory:
         group, plural = GROUPS[kind]
@@ -119,10 +128,11 @@ class Resync:
                 self._repaired(kind, key, "it is gone")
 
     def _fetch_untold(self, kind: Kind, known: dict[Key, Version], inventory: Inventory) -> None:
-        """Read what was newer in the list before already: kopf has had its time to tell."""
+        """Read what the list before showed in a version that kopf has not told even now."""
         untold = self._untold(known, inventory)
-        for key, version in untold.items():
-            if self._late[kind].get(key) == version:
+        for key in untold:
+            late = self._late[kind].get(key)
+            if late and (key not in known or as_number(known[key]) < as_number(late)):
                 self._fetch(kind, key)
         self._late[kind] = untold
 

@@ -82,6 +82,42 @@ def test_what_two_lists_show_and_nobody_told_is_read(tmp_path: Path) -> None:
     assert serves(world, "10.0.0.7")
 
 
+def test_what_changes_all_the_time_is_read_if_nobody_tells(tmp_path: Path) -> None:
+    world = a_world()
+    first, second = metadata("web-1", 12), metadata("web-1", 13)
+    answers = (*lists(world, first), *lists(world, second)[:1])
+    found = listing(versioned(13, "10.0.0.7"), version=1000)
+    with serving(tmp_path, *answers, found, *lists(world)[1:]) as (api, _):
+        resync, _ = made(world, api)
+        resync.compare()
+        resync.compare()
+    assert serves(world, "10.0.0.7")
+
+
+def test_what_is_told_late_but_told_is_not_read(tmp_path: Path) -> None:
+    world = a_world()
+    first, second = metadata("web-1", 12), metadata("web-1", 13)
+    with serving(tmp_path, *lists(world, first), *lists(world, second)) as (api, script):
+        resync, _ = made(world, api)
+        resync.compare()
+        world.view.take(Kind.SLICE, "MODIFIED", versioned(12, "10.0.0.1"))
+        resync.compare()
+        assert len(script.asked) == 8
+    assert world.counted("resync_repairs_total", kind="EndpointSlice") == 0
+
+
+def test_a_comparison_that_failed_is_made_again_soon(tmp_path: Path) -> None:
+    world = a_world()
+    world.view.fill()
+    with serving(tmp_path, refusal(504, "Timeout"), *lists(world)) as (api, _):
+        resync, stopping = made(world, api)
+        threading.Thread(target=resync.run, daemon=True).start()
+        world.view.listed_again.set()
+        eventually(lambda: not serves(world, "10.0.0.1"))
+        stopping.set()
+        resync.stop()
+
+
 def test_the_view_is_whole_when_all_that_a_list_shows_was_told(tmp_path: Path) -> None:
     world = a_world()
     later = metadata("web-2", 20)
