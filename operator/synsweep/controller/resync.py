@@ -1,8 +1,9 @@
 """Comparing what we know with a list: kopf never tells of what vanished while its watch was down.
 
 A list of metadata, not older than the newest version that was seen, is compared with what is
-folded: what is missing was removed; what kopf has not told by now although the list before showed it was
-never told. The same comparison, at the start, tells when everything that exists has been folded.
+folded: what is missing was removed; what kopf has not told by now, although the list before showed
+it, was never told. The same comparison, at the start, tells when everything that exists has been
+folded.
 """
 
 from __future__ import annotations
