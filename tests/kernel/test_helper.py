@@ -156,3 +156,13 @@ def test_it_ends_within_two_seconds_while_the_api_server_hangs(
         _, said = helper.communicate(timeout=20)
         assert time.monotonic() - began < 2
         assert helper.returncode == 0, said
+
+
+def test_a_signal_that_comes_while_it_starts_is_not_lost(space: Namespace, tmp_path: Path) -> None:
+    with space.entered(), socket.create_server(("127.0.0.1", 10249)) as silent_kube_proxy:
+        helper = start(space, kubeconfig(tmp_path, "http://127.0.0.1:1"), *NODE)
+        silent_kube_proxy.settimeout(20)
+        with silent_kube_proxy.accept()[0]:
+            helper.send_signal(signal.SIGTERM)
+            _, said = helper.communicate(timeout=20)
+    assert helper.returncode == 0, said

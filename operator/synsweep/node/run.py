@@ -52,7 +52,8 @@ logger = logging.getLogger(__name__)
 ENDED, UNEXPECTED, USAGE, NO_CONNTRACK, NO_API = 0, 1, 2, 3, 4
 
 JITTER = 0.2  # seconds in which the nodes begin their first sweep for a cleanup
-LAST_REPORT_WITHIN = 0.8  # seconds that the end waits for
+LAST_SWEEP_WITHIN = 0.4  # seconds that the end waits for a sweep that is under way,
+LAST_REPORT_WITHIN = 0.8  # and then for the last report
 SILENT_AFTER = 22.0  # seconds without a word from the API server: longer than a watch takes
 SYN_SENT_TIMEOUT = "nf_conntrack_tcp_timeout_syn_sent"
 
@@ -78,6 +79,10 @@ class Ending:
 
 def run_node(settings: NodeSettings) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code (see cli.py)."""
+    ending = Ending()
+    # Before all else: to a container's first process a signal that it does not handle never comes.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.end(ENDED))
     missing = capability.check()
     if missing is not None:
         logger.error(missing)
@@ -94,9 +99,6 @@ def run_node(settings: NodeSettings) -> int:
     except ConntrackError as error:
         logger.error("%s", error)  # noqa: TRY400
         return NO_CONNTRACK
-    ending = Ending()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.end(ENDED))
     return helper.run(ending)
 
 
@@ -112,7 +114,7 @@ class _Helper:
         self.ruleset = RulesetWatch()
         self.cleanups = KnownCleanups(
             settings.node_name,
-            notified=lambda: self.ruleset.seen,
+            notified=lambda: self.ruleset.seen and self.ruleset.available,
             jitter=lambda: random.random() * JITTER,  # noqa: S311 - spreads the load
         )
         self.datapath = Datapath(
@@ -187,10 +189,11 @@ class _Helper:
         _start("watching", self._follow, ending)
         reporting = _start("reporting", self.reporter.run, ending)
         code = ending.wait()
-        for part in (self.loop, self.reporter, self.watch):
-            part.stop()
+        self.loop.stop()
+        self.watch.stop()
+        sweeping.join(LAST_SWEEP_WITHIN)
+        self.reporter.stop()  # after the sweep, whose deletions the last report is to tell
         reporting.join(LAST_REPORT_WITHIN)
-        sweeping.join(LAST_REPORT_WITHIN / 2)
         self.health.stop()
         logger.info("helper ends")
         return code
@@ -219,7 +222,9 @@ class _Helper:
         metrics, watch = self.metrics, self.watch
         metrics.build.labels(__version__).set(1)
         metrics.live_cleanups.set_function(lambda: len(self.cleanups.live()))
-        metrics.ruleset_watched.set_function(lambda: float(self.ruleset.seen))
+        metrics.ruleset_watched.set_function(
+            lambda: float(self.ruleset.seen and self.ruleset.available)
+        )
         metrics.datapath_supported.set_function(lambda: float(self.datapath.supported))
         metrics.api_reachable.set_function(
             lambda: float(watch.silent_for(time.monotonic()) < SILENT_AFTER)
