@@ -74,6 +74,8 @@ class HealthServer:
             listening = _listen(self._address)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
+            if isinstance(error, socket.gaierror):  # its numbers are no errnos
+                why = error.strerror or str(error)
             raise AddressInUse(
                 f"cannot serve health and metrics on {self._address}: {why}"
             ) from error

@@ -98,6 +98,12 @@ def test_an_address_that_is_not_ours_is_said_in_one_line() -> None:
         Health("192.0.2.1:0")
 
 
+def test_a_host_that_is_none_is_said_in_words() -> None:
+    with pytest.raises(AddressInUse, match=r"metrics on 999\.1\.1\.1:80: [A-Z]") as raised:
+        Health("999.1.1.1:80")
+    assert "Unknown error" not in str(raised.value)
+
+
 def test_no_host_means_every_address() -> None:
     health = Health(":0")
     try:
