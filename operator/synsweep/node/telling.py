@@ -55,8 +55,9 @@ class Teller:
 
     def swept(self, report: SweepReport) -> None:
         """Log every deletion, count everything, note it for the report."""
+        timeout = self._syn_sent_timeout() if report.deletions else 0  # read once for thousands
         for deletion in report.deletions:
-            self._log(deletion)
+            self._log(deletion, timeout)
             self._metrics.deletions.labels(deletion.outcome.value).inc()
         for reason, count in report.kept.items():
             self._metrics.kept.labels(reason.value).inc(count)
@@ -83,7 +84,7 @@ class Teller:
         """Count a change of the node's ruleset."""
         self._metrics.ruleset_changes.inc()
 
-    def _log(self, deletion: Deletion) -> None:
+    def _log(self, deletion: Deletion, syn_sent_timeout: int) -> None:
         condemned = deletion.condemned
         target = condemned.target
         fields = {
@@ -92,9 +93,7 @@ class Teller:
             "policy": condemned.policy,
             "service": f"{target.namespace}/{target.service}",
             "port_name": target.port_name,
-            **entry_fields(
-                deletion.entry or condemned.entry, syn_sent_timeout=self._syn_sent_timeout()
-            ),
+            **entry_fields(deletion.entry or condemned.entry, syn_sent_timeout=syn_sent_timeout),
         }
         if deletion.kept is not None:
             fields["kept"] = deletion.kept.value

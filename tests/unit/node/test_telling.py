@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from synsweep.cluster.listwatch import Added, Listed
 from synsweep.core.cleanup import Mode
+from synsweep.node.telling import Teller
 from synsweep.node.watching import follow
-from tests.unit.core.samples import cleanup, entry
+from tests.unit.core.samples import SYN_SENT_TIMEOUT, cleanup, entry
 from tests.unit.node.world import World, body
 
 if TYPE_CHECKING:
@@ -52,6 +53,28 @@ def test_a_refused_delete_is_a_warning_with_the_errors_name(
     world.run(0.1)
     (record,) = caplog.records
     assert (record.levelname, vars(record)["error"]) == ("WARNING", "EPERM")
+
+
+def test_the_ages_in_the_log_cost_one_look_at_the_kernels_setting_for_each_sweep() -> None:
+    world, looks = World(), 0
+
+    def look() -> int:
+        nonlocal looks
+        looks += 1
+        return SYN_SENT_TIMEOUT
+
+    teller = Teller(
+        metrics=world.metrics,
+        record=world.record,
+        syn_sent_timeout=look,
+        last_dump=lambda: None,
+    )
+    world.list(body())
+    for port in range(40000, 40005):
+        world.table.put(entry(client_port=port, id=0))
+    report = world.sweeper.sweep()
+    teller.swept(report)
+    assert (len(report.deletions), looks) == (5, 1)
 
 
 def test_a_sweep_is_counted() -> None:
