@@ -208,8 +208,12 @@ def _none() -> float:
 
 
 def _has(cleanup: Cleanup, candidate: Candidate) -> bool:
-    """Whether the pair that an entry was condemned for is still in the cleanup."""
-    return any(
+    """Whether the pair that an entry was condemned for is still in the cleanup.
+
+    Asked between the last look at an entry and its delete: a cleanup that nobody edited, which may
+    name hundreds of backends, is not searched.
+    """
+    return cleanup is candidate.live.cleanup or any(
         target.id == candidate.target.id
         and frozenset(candidate.target.frontends) <= frozenset(target.frontends)
         and any(backend.address == candidate.backend.address for backend in target.backends)
