@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from synsweep.cluster.errors import ApiRefused
 from synsweep.cluster.listwatch import ListWatch
+from synsweep.core.cleanup import CleanupRefused
 from synsweep.core.cleanup_wire import cleanup_from_wire, cleanup_to_wire, targets_to_wire
 
 if TYPE_CHECKING:
     from synsweep.cluster.client import Api
-    from synsweep.core.cleanup import Cleanup
+    from synsweep.core.cleanup import Cleanup, CleanupTarget, Mode
 
 
 class Cleanups:
@@ -28,7 +29,7 @@ class Cleanups:
     def create(self, cleanup: Cleanup) -> Cleanup:
         """Publish an instruction; returns it with its uid and creation time.
 
-        One that is there already with the same targets is our own, whose answer was lost.
+        One that is there already and says the same is our own, whose answer was lost.
 
         Raises:
             ApiUnavailable, ApiRefused: it is not, or not known to be, in the API.
@@ -39,8 +40,8 @@ class Cleanups:
         except ApiRefused as refused:
             if refused.reason != "AlreadyExists":
                 raise
-            there = cleanup_from_wire(self._api.get(f"{self._path}/{cleanup.name}").body)
-            if there.targets != cleanup.targets:
+            there = self._there(cleanup.name)
+            if there is None or _order(there) != _order(cleanup):
                 raise
             return there
 
@@ -60,3 +61,15 @@ class Cleanups:
         except ApiRefused as refused:
             if not refused.not_found:
                 raise
+
+    def _there(self, name: str) -> Cleanup | None:
+        """Read the one of that name; None if we cannot understand it (a newer controller's)."""
+        try:
+            return cleanup_from_wire(self._api.get(f"{self._path}/{name}").body)
+        except CleanupRefused:
+            return None
+
+
+def _order(cleanup: Cleanup) -> tuple[str, Mode, tuple[CleanupTarget, ...]]:
+    """What it tells the nodes to do, and for whom."""
+    return cleanup.policy_uid, cleanup.mode, cleanup.targets

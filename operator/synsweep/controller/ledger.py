@@ -125,8 +125,13 @@ class Ledger:
     def _put(self, live: Live) -> None:
         with self._lock:
             self._live[live.name] = live
-            if live.cleanup is not None:
-                self._highest = max(self._highest, live.cleanup.sequence)
+            self._highest = max(self._highest, _sequence(live.name))
+
+
+def _sequence(name: str) -> int:
+    """Read it from the name, which a cleanup that we cannot read has, too, and nobody may reuse."""
+    number = name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def _smaller(one: Cleanup, other: Cleanup) -> bool:

@@ -83,8 +83,19 @@ def test_a_cleanup_whose_answer_was_lost_is_found_again(tmp_path: Path) -> None:
         assert Cleanups(api, "ns").create(a_cleanup()).uid == "c-1"
 
 
-def test_another_cleanup_of_that_name_is_not_taken_for_ours(tmp_path: Path) -> None:
-    there = reply(200, in_the_api(a_cleanup("10.0.0.9")))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"targets": a_cleanup("10.0.0.9").targets},
+        {"mode": Mode.DRY_RUN},
+        {"policy_uid": "p-2"},
+        {"sequence": 0},  # which nobody may write: a newer version's may look as strange
+    ],
+)
+def test_another_cleanup_of_that_name_is_not_taken_for_ours(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    there = reply(200, in_the_api(replace(a_cleanup(), **change)))
     with serving(tmp_path, refusal(409, "AlreadyExists"), there) as (api, _):
         with pytest.raises(ApiRefused) as refused:
             Cleanups(api, "ns").create(a_cleanup())
