@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 300.0  # seconds between two writes of a helper without news
 SILENT_AFTER = 2 * HEARTBEAT + 60.0
+HIGHEST_SEQUENCE = 2**53  # that can be true: no controller ever counts so far
 SYN_SENT_SYSCTL = "nf_conntrack_tcp_timeout_syn_sent"
 
 
@@ -99,8 +100,12 @@ class Fleet:
 
     @property
     def swept_through(self) -> int:
-        """The highest sequence that any node has swept for."""
-        return max((one.report.swept_through for one in self.nodes()), default=0)
+        """The highest sequence that any node has swept for.
+
+        Beyond what can be true a report is not believed: one node could use up all numbers.
+        """
+        told = (one.report.swept_through for one in self.nodes())
+        return max((sequence for sequence in told if sequence <= HIGHEST_SEQUENCE), default=0)
 
     @property
     def longest_syn_sent(self) -> int:

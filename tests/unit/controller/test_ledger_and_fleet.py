@@ -85,6 +85,17 @@ def test_a_cleanup_that_we_do_not_understand_is_only_tidied_up(
     assert world.ledger.live() == ()
 
 
+def test_the_number_of_a_cleanup_that_we_do_not_understand_is_taken() -> None:
+    ledger = Ledger(clock=lambda: START)
+    newer = in_the_api(replace(a_cleanup(), name="endpoint-removed-41", sequence=41))
+    newer["spec"]["formatVersion"] = 2
+    nameless = in_the_api(replace(a_cleanup(), name="by-hand"))
+    nameless["spec"]["formatVersion"] = 2
+    for body in (newer, nameless):
+        ledger.fold(Added(body=body, server_time=EPOCH))
+    assert ledger.highest_sequence == 41
+
+
 class Nodes:
     """A fleet, and the addresses that it told."""
 
@@ -117,6 +128,15 @@ def test_addresses_of_nodes_are_told_and_stay_a_while_after_a_node_left() -> Non
     nodes.time += SILENT_AFTER + 1
     nodes.reports(a_report("node1", addresses=["10.1.0.1"]))
     assert nodes.told[-1] == {ip_address("10.1.0.1")}
+
+
+def test_no_node_can_use_up_all_sequences() -> None:
+    nodes = Nodes()
+    nodes.listed(
+        a_report("node1", sweptThrough=2**63 - 1),
+        a_report("node2", sweptThrough=77),
+    )
+    assert nodes.fleet.swept_through == 77
 
 
 def test_a_silent_helper_is_not_ready() -> None:
