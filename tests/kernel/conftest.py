@@ -8,10 +8,16 @@ import pytest
 
 from synsweep.conntrack.netlink import NetlinkTable
 from tests.kernel.lab import Lab
-from tests.kernel.namespaces import GlobalSettings, Namespace
+from tests.kernel.namespaces import GlobalSettings, Namespace, remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tidy() -> None:
+    """Begin without what a killed run left behind."""
+    remove_leftovers()
 
 
 @pytest.fixture

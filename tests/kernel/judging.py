@@ -144,8 +144,8 @@ def sweep(table: ConntrackTable, *what: Gone) -> Swept:
     """List, judge, delete: one pass without brakes."""
     context = what[0].context()
     book = book_of([one.live() for one in what])
-    listing = table.entries()
-    plan = plan_sweep(listing.entries, book, context)
+    listing = table.entries(among=book.backends)
+    plan = plan_sweep(listing.entries, book, context, others=listing.others)
     deletions = tuple(
         table.delete(one, judge_again(one, what[0].context())) for one in plan.condemned
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,31 +83,56 @@ class Namespace:
             os.close(home)
 
 
+def remove_leftovers() -> None:
+    """Remove the namespaces of runs that were killed."""
+    for name in Path("/run/netns").glob("ssk-*-*"):
+        if not Path("/proc", name.name.split("-")[1]).exists():
+            subprocess.run(["ip", "netns", "del", name.name], capture_output=True, check=False)
+
+
 class GlobalSettings:
     """Conntrack settings that all namespaces share; leaving it puts back what it changed.
 
     The kernel lets them be set from the first namespace only: so before stepping into another. Two
-    processes that set them wait for each other.
+    processes that set them wait for each other; what one that was killed left behind is put back by
+    the next.
     """
 
     def __init__(self) -> None:
-        self._before: dict[Path, str] = {}
+        self._before: dict[str, int] = {}
+        self._journal: TextIO | None = None
 
     def __enter__(self) -> Self:
-        self._lock = os.open(LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for path, value in self._before.items():
-            path.write_text(value, encoding="ascii")
-        os.close(self._lock)
+        if self._journal is not None:
+            self._put_back(self._journal)
+            self._journal.close()
 
     def set(self, name: str, value: int) -> None:
-        """Set one, such as nf_conntrack_max."""
-        path = NETFILTER / name
-        self._before.setdefault(path, path.read_text(encoding="ascii"))
-        path.write_text(str(value), encoding="ascii")
+        """Set one, such as nf_conntrack_max; the first one waits for its turn."""
+        if self._journal is None:
+            self._journal = LOCK.open("a+", encoding="ascii")
+            fcntl.flock(self._journal, fcntl.LOCK_EX)
+            self._journal.seek(0)
+            self._before = json.loads(self._journal.read() or "{}")
+            self._put_back(self._journal)
+        if name not in self._before:
+            self._before[name] = int((NETFILTER / name).read_text(encoding="ascii"))
+            self._note(self._journal)
+        (NETFILTER / name).write_text(str(value), encoding="ascii")
+
+    def _put_back(self, journal: TextIO) -> None:
+        for name, value in self._before.items():
+            (NETFILTER / name).write_text(str(value), encoding="ascii")
+        self._before = {}
+        self._note(journal)
+
+    def _note(self, journal: TextIO) -> None:
+        journal.truncate(0)
+        journal.write(json.dumps(self._before) if self._before else "")
+        journal.flush()
 
     def make_room(self, entries: int) -> None:
         """Raise the table's limit, if it is too low for so many."""

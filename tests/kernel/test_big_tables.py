@@ -71,6 +71,23 @@ def test_of_many_live_entries_none_is_deleted(shared: GlobalSettings) -> None:
         assert table.requests - requests == 1  # one dump, and not one request more
 
 
+def test_a_flood_of_half_open_flows_to_other_backends_takes_no_memory(
+    shared: GlobalSettings,
+) -> None:
+    shared.make_room(LIVE_ENTRIES)
+    with Namespace("flood") as namespace, namespace.entered():
+        inject(half_open(LIVE_ENTRIES, backend="10.2.0.2"))
+        inject(half_open(100, first=LIVE_ENTRIES))
+        with NetlinkTable() as table:
+            tracemalloc.start()
+            swept = sweep(table, STALE)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert swept.deleted == 100
+        assert swept.kept == {KeepReason.NOT_A_GONE_BACKEND: LIVE_ENTRIES}
+        assert peak < 1_000_000, f"{peak} bytes"
+
+
 @pytest.mark.parametrize("entries", sizes.table_sizes())
 def test_every_sweep_of_a_big_table_is_complete_and_memory_stays_flat(
     entries: int, shared: GlobalSettings

@@ -100,8 +100,8 @@ def test_a_flow_that_is_deleted_and_created_again_beside_us_lives(
         delete = table.delete
 
         @staticmethod
-        def entries(asked_for: object = ()) -> object:
-            assert not asked_for
+        def entries(*, among: object) -> object:
+            assert among
             return listing
 
     swept = sweep(Listed(), what)  # type: ignore[arg-type]
