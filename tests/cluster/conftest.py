@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.cluster import installation
 from tests.cluster.observers import eventually
 from tests.cluster.oracle import Oracle, restarts, serving_but_condemned
-from tests.cluster.shop import Shop
+from tests.cluster.shop import CLIENT_NODES, Shop
 from tests.conftest import needs
 from tests.rig import binaries, images
 from tests.rig import needs as rig_needs
@@ -119,9 +120,10 @@ def nothing_wrong(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def shop(synsweep: Cluster, request: pytest.FixtureRequest) -> Iterator[Shop]:
-    """Give a namespace of this module's own, with client pods."""
+    """Give a namespace of this module's own, with client pods on CLIENT_NODES or SHOP_CLIENTS."""
     name = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
-    made = Shop(synsweep, name)
+    name = f"{name}-{secrets.token_hex(2)}"  # one that no cleanup knows
+    made = Shop(synsweep, name, getattr(request.module, "SHOP_CLIENTS", CLIENT_NODES))
     made.open()
     yield made
     made.close()

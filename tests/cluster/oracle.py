@@ -8,6 +8,7 @@ a backend that some cleanup names together; all else that a program ends is wron
 from __future__ import annotations
 
 import subprocess
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from tests.cluster.observers import Lines, Seen, Told, parse_entry
 from tests.rig import binaries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from tests.rig.cluster import Cluster
     from tests.rig.node import Node
@@ -92,25 +93,15 @@ class Oracle:
         if self._cleanups[-1].process.poll() is not None:  # it ends with the API server
             self._watch_cleanups()
         for watch in self._cleanups:
-            yield from list(watch.lines)
+            yield from (line for line in list(watch.lines) if "targets" in line)
 
     def condemned(self, namespace: str = "", service: str = "") -> list[Condemned]:
         """List everything that cleanups have ever named, optionally of one namespace or Service."""
         return [
-            Condemned(
-                named_at=spec["t"],
-                reason=spec["reason"],
-                namespace=target["namespace"],
-                service=target["service"],
-                frontend=(frontend.get("ip", ""), frontend.get("port") or frontend["nodePort"]),
-                backend=(backend["ip"], backend["port"]),
-            )
-            for spec in self._specs()
-            for target in spec.get("targets", ())
-            if not namespace or target["namespace"] == namespace
-            if not service or target["service"] == service
-            for frontend in target["frontends"]
-            for backend in target["backends"]
+            each
+            for each in _condemned(self._specs())
+            if not namespace or each.namespace == namespace
+            if not service or each.service == service
         ]
 
     def deletions(self) -> list[Deletion]:
@@ -145,31 +136,54 @@ class Oracle:
         ]
 
 
-def serving(cluster: Cluster) -> set[tuple[str, str, Endpoint]]:
-    """List namespace, Service, and each backend of it that is ready."""
+def serving(cluster: Cluster) -> set[tuple[Endpoint, Endpoint]]:
+    """List each frontend (address "" for a node port) with each backend that is ready behind it."""
+    frontends: dict[tuple[str, str, str], set[Endpoint]] = defaultdict(set)
+    for each in cluster.get_json("services", "-A")["items"]:
+        spec = each["spec"]
+        for port in spec.get("ports", ()):
+            key = (each["metadata"]["namespace"], each["metadata"]["name"], port.get("name", ""))
+            ips = (*spec.get("clusterIPs", ()), *spec.get("externalIPs", ()))
+            frontends[key] |= {(ip, port["port"]) for ip in ips}
+            if "nodePort" in port:
+                frontends[key].add(("", port["nodePort"]))
     return {
-        (
-            each["metadata"]["namespace"],
-            each["metadata"]["labels"]["kubernetes.io/service-name"],
-            (address, port["port"]),
-        )
+        (frontend, (address, port["port"]))
         for each in cluster.get_json("endpointslices", "-A")["items"]
         for endpoint in each.get("endpoints") or ()
         if endpoint.get("conditions", {}).get("ready")
         for address in endpoint["addresses"]
         for port in each.get("ports") or ()
+        for frontend in frontends[
+            each["metadata"]["namespace"],
+            each["metadata"]["labels"]["kubernetes.io/service-name"],
+            port.get("name", ""),
+        ]
     }
 
 
-def serving_but_condemned(cluster: Cluster) -> set[tuple[str, str, Endpoint]]:
-    """List the backends that a live cleanup names for the very Service that they serve."""
-    named = {
-        (target["namespace"], target["service"], (backend["ip"], backend["port"]))
-        for cleanup in cleanups(cluster)
-        for target in cleanup["spec"]["targets"]
-        for backend in target["backends"]
-    }
-    return named & serving(cluster)
+def serving_but_condemned(cluster: Cluster) -> set[tuple[Endpoint, Endpoint]]:
+    """List the pairs of frontend and backend that serve and that a live cleanup names."""
+    specs = [cleanup["spec"] for cleanup in cleanups(cluster)]
+    return {(each.frontend, each.backend) for each in _condemned(specs)} & serving(cluster)
+
+
+def _condemned(specs: Iterable[dict[str, Any]]) -> Iterator[Condemned]:
+    for spec in specs:
+        for target in spec["targets"]:
+            for frontend in target["frontends"]:
+                for backend in target["backends"]:
+                    yield Condemned(
+                        named_at=spec.get("t", 0.0),
+                        reason=spec["reason"],
+                        namespace=target["namespace"],
+                        service=target["service"],
+                        frontend=(
+                            frontend.get("ip", ""),
+                            frontend.get("port") or frontend["nodePort"],
+                        ),
+                        backend=(backend["ip"], backend["port"]),
+                    )
 
 
 def restarts(cluster: Cluster) -> dict[str, int]:

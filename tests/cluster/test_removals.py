@@ -16,6 +16,7 @@ from tests.cluster import workloads
 from tests.cluster.observers import eventually
 from tests.cluster.shop import (
     CLIENT_NODES,
+    FLOWS,
     IN_TIME,
     SURVIVOR_NODE,
     VICTIM_NODE,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.cluster.observers import Lines
-    from tests.cluster.oracle import Oracle
+    from tests.cluster.oracle import Condemned, Oracle
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -71,23 +72,27 @@ class Removals:
         )
         return tuple(sorted(self.shop.endpoints(app)))
 
+    def named(self, service: str, frontend: str) -> list[Condemned]:
+        """Give what cleanups have said of a Service's address."""
+        everything = self.oracle.condemned(self.shop.name, service)
+        return [each for each in everything if each.frontend[0] == frontend]
+
     def wait_stuck(self, gone: Sequence[str]) -> None:
         wait_stuck([self.shop.cluster.node(node) for node in CLIENT_NODES], gone)
 
     def play(self, service: str, gone: Sequence[str], remove: Callable[[], object]) -> float:
         """Remove while clients are stuck; hold it to the promise; give when it was removed."""
-        with lost(self.shop.cluster, *gone):
-            frontend = self.shop.frontends(service)[0]
-            with self.shop.clients(frontend) as clients:
-                self.wait_stuck(gone)
-                remove()
-                self.shop.wait_left(service, gone)
-                removed_at = time.monotonic()
-                self.cleaned_in_time(gone)
-                if self.shop.endpoints(service, ready=True):
-                    self.all_answered(clients, since=removed_at)
-        named = {each.backend[0] for each in self.oracle.condemned(self.shop.name, service)}
-        assert named == set(gone), "those that are gone are named, and nothing else"
+        frontend = self.shop.frontends(service)[0]
+        with lost(self.shop.cluster, *gone), self.shop.clients(frontend) as clients:
+            self.wait_stuck(gone)
+            remove()
+            self.shop.wait_left(service, gone)
+            removed_at = time.monotonic()
+            self.cleaned_in_time(gone)
+            if self.shop.endpoints(service, ready=True):
+                self.all_answered(clients, since=removed_at)
+        named = self.named(service, frontend)
+        assert {each.backend[0] for each in named} == set(gone)
         return removed_at
 
     def cleaned_in_time(self, gone: Sequence[str]) -> None:
@@ -108,7 +113,7 @@ class Removals:
 
             def served(lines: Lines = lines) -> bool:
                 answers = [each for each in list(lines.lines) if each.get("event") == "response"]
-                return len({each["flow"] for each in answers if each["t"] > since}) == 6
+                return len({each["flow"] for each in answers if each["t"] > since}) == FLOWS
 
             eventually(served, IN_TIME, f"the survivor to answer every flow from node{node}")
 
@@ -142,9 +147,11 @@ def test_a_deployment_scaled_to_zero(removals: Removals) -> None:
 
 
 def test_a_deleted_service_whose_pods_live_on(removals: Removals) -> None:
-    gone = removals.pair("closed")
-    gone += removals.shop.ips_of("closed-survivor")[:1]
-    removals.play("closed", gone, lambda: removals.shop.kubectl("delete", "service", "closed"))
+    shop, pods = removals.shop, ("closed-1", "closed-2")
+    service = workloads.service("closed", shop.name, app="closed")
+    shop.open_service(service, *(removals.pod(name, "closed") for name in pods))
+    gone = [shop.ips_of(pod)[0] for pod in pods]
+    removals.play("closed", gone, lambda: shop.kubectl("delete", "service", "closed"))
 
 
 def test_a_selector_switched_from_blue_to_green_takes_only_entries_older_than_a_second(
