@@ -154,12 +154,13 @@ class ListWatch:
             return
         self.failures += 1
         self.trouble = error
-        pause = self._back_off.next()
+        now = self._clock()
         if isinstance(error, ApiRefused) and error.reason == "Expired":
-            log.info("watch of %s expired, listing again", self._path)
-        else:
-            log.warning("cannot follow %s: %s", self._path, error)
-        self._stopping.wait(pause)
+            log.info("the watch of %s expired, listing again", self._path)
+        elif now - self._said_at >= SAY_EVERY:
+            self._said_at = now
+            log.warning("cannot follow %s, trying on: %s", self._path, error)
+        self._stopping.wait(self._back_off.next())
 
     def _list(self) -> Listed:
         """Read all pages, not older than what was seen, and compare with what was known."""

@@ -13,6 +13,7 @@ import itertools
 import logging
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import kopf
@@ -106,6 +107,8 @@ async def follow(
                 clusterwide=True,
                 stop_flag=stopping,
             )
+            for task in tasks:
+                task.add_done_callback(_Clearing(stopping, others | set(tasks)))
             take_signals()
             await kopf.run_tasks(tasks, ignored=others)
         except Exception:  # kopf gives up on what a watch says; a new one may do better
@@ -114,3 +117,16 @@ async def follow(
             metrics.watch_restarts.inc()
             log.warning("kopf ended by itself; starting it again")
             await asyncio.sleep(RETRY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clearing:
+    """When a task of kopf's ends by itself: end its other watches, which it would wait 5 s for."""
+
+    stopping: asyncio.Event
+    spared: set[asyncio.Task[Any]]
+
+    def __call__(self, _: asyncio.Task[Any]) -> None:
+        if not self.stopping.is_set():
+            for task in asyncio.all_tasks() - self.spared:
+                task.cancel()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLAN_EVERY = 1.0  # seconds
-LOADED = 0.5  # seconds between two plans while removals keep coming
+LOADED = 0.5  # seconds between two plans while cleanups wait to be written
 STALE_PLAN = 5.0
 PRESSURE = 4  # cleanups that wait
 
@@ -111,7 +111,8 @@ class Publishing:
     def _plan_due_at(self) -> float:
         if self._gone_since is None:
             return self._plan.made_at + PLAN_EVERY
-        return max(self._gone_since + self._settings.batch_window, self._plan.made_at + LOADED)
+        gathered = self._gone_since + self._settings.batch_window
+        return max(gathered, self._plan.made_at + LOADED) if self._plan.cleanups else gathered
 
     def _plan_from_index(self, now: float) -> tuple[Cleanup, ...]:
         view, ledger = self._sight.view, self._sight.ledger
