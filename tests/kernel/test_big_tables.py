@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 from synsweep.conntrack.netlink import NetlinkTable
 from synsweep.conntrack.stall import DumpMode
 from synsweep.core.flow import IPPROTO_UDP, TcpState
+from synsweep.core.staleness import KeepReason
 from tests.kernel import sizes
 from tests.kernel.inject import Flow, established, flow, half_open, inject
 from tests.kernel.judging import gone, sweep
@@ -74,17 +76,17 @@ def test_of_many_live_entries_none_is_deleted(shared: GlobalSettings) -> None:
 def test_a_flood_of_half_open_flows_to_other_backends_takes_no_memory(
     shared: GlobalSettings,
 ) -> None:
-    shared.make_room(LIVE_ENTRIES)
+    shared.make_room(sizes.LIVE_ENTRIES)
     with Namespace("flood") as namespace, namespace.entered():
-        inject(half_open(LIVE_ENTRIES, backend="10.2.0.2"))
-        inject(half_open(100, first=LIVE_ENTRIES))
+        inject(half_open(sizes.LIVE_ENTRIES, backend="10.2.0.2"))
+        inject(half_open(100, first=sizes.LIVE_ENTRIES))
         with NetlinkTable() as table:
             tracemalloc.start()
             swept = sweep(table, STALE)
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
         assert swept.deleted == 100
-        assert swept.kept == {KeepReason.NOT_A_GONE_BACKEND: LIVE_ENTRIES}
+        assert swept.kept == {KeepReason.NOT_A_GONE_BACKEND: sizes.LIVE_ENTRIES}
         assert peak < 1_000_000, f"{peak} bytes"
 
 

@@ -114,6 +114,15 @@ def reply_source(datagram: bytes, offset: int, length: int) -> bytes | None:
     return None
 
 
+def is_plain_tcp(datagram: bytes, offset: int, source: bytes) -> bool:
+    """Whether an entry is TCP, where `reply_source` found `source` in it: its layout is plain."""
+    return datagram[offset + _PROTOCOL_AT[len(source)]] == IPPROTO_TCP
+
+
+# Of the original tuple: behind the message's headers, those of the tuple, the addresses in their
+# nest, and two headers more.
+_PROTOCOL_AT: Final = {4: 52, 16: 76}
+
 # CTA_IP_V4_SRC and CTA_IP_V6_SRC of the reply tuple: behind the headers, the original tuple and
 # the headers of two nests.
 _REPLY_SOURCES: Final = (

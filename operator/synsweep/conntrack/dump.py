@@ -25,17 +25,25 @@ class DumpReader:
     """Collects one dump.
 
     `filtered` stays True while every entry carried NLM_F_DUMP_FILTERED; `listed` counts the entries
-    sent, `skipped` those that might have been wanted but could not be read. An entry that is sent
-    twice (a bucket may repeat) is kept once.
+    sent, `skipped` those that might have been wanted but could not be read, `others` the half-open
+    ones to backends that are not `among` those given. An entry that is sent twice (a bucket may
+    repeat) is kept once.
     """
 
-    def __init__(self, asked_for: AbstractSet[Address]) -> None:
+    def __init__(
+        self, asked_for: AbstractSet[Address], *, among: AbstractSet[Address] | None = None
+    ) -> None:
         self.listed = 0
+        self.others = 0
         self.filtered = True
         self.skipped: Counter[decode.Skip] = Counter()
         self._entries: dict[tuple[int, int, int, int], ConntrackEntry] = {}
         self._asked_for = asked_for
         self._asked_ips = frozenset(address.ip.packed for address in asked_for)
+        self._among = among
+        self._among_ips = (
+            None if among is None else frozenset(address.ip.packed for address in among | asked_for)
+        )
 
     @property
     def entries(self) -> tuple[ConntrackEntry, ...]:
@@ -66,7 +74,8 @@ class DumpReader:
             listed += 1
             flags &= flags_now
             if hit_at < after:
-                self._take(datagram, offset, length)
+                if not self._is_other(datagram, offset, length):
+                    self._take(datagram, offset, length)
                 hit = search(datagram, after)
                 hit_at = hit.start() if hit else NOWHERE
             elif asked_ips and decode.reply_source(datagram, offset, length) in asked_ips:
@@ -88,13 +97,29 @@ class DumpReader:
             raise refusal("list entries", number)
         return kind == wire.NLMSG_DONE
 
+    def _is_other(self, datagram: bytes, offset: int, length: int) -> bool:
+        """Pass over a half-open entry to another backend, where its bytes show that at a glance."""
+        if self._among_ips is None:
+            return False
+        source = decode.reply_source(datagram, offset, length)
+        if source is None or source in self._among_ips:
+            return False
+        self.others += decode.is_plain_tcp(datagram, offset, source)
+        return True
+
     def _take(self, datagram: bytes, offset: int, length: int) -> None:
         entry = decode.decode(datagram, offset, length)
         if isinstance(entry, decode.Skip):
             if entry is not decode.Skip.NOT_TCP:
                 self.skipped[entry] += 1
             return
-        half_open = entry.is_dnat and not entry.seen_reply
-        if half_open or (self._asked_for and entry.backend in self._asked_for):
+        if self._asked_for and entry.backend in self._asked_for:
+            wanted = True
+        else:
+            wanted = entry.is_dnat and not entry.seen_reply
+            if wanted and self._among is not None and entry.backend not in self._among:
+                self.others += 1
+                wanted = False
+        if wanted:
             key = (entry.id, entry.zone, entry.reply.src_port, entry.reply.dst_port)
             self._entries[key] = entry

@@ -60,7 +60,12 @@ class MemoryTable:
     def close(self) -> None:
         """Nothing is open; the netlink table has a socket to close."""
 
-    def entries(self, asked_for: AbstractSet[Address] = frozenset()) -> Listing:
+    def entries(
+        self,
+        asked_for: AbstractSet[Address] = frozenset(),
+        *,
+        among: AbstractSet[Address] | None = None,
+    ) -> Listing:
         """List the unanswered DNATed TCP entries, and all TCP entries whose backend is asked for.
 
         Raises:
@@ -71,13 +76,23 @@ class MemoryTable:
             raise ConntrackUnavailable(f"list entries: {self._refused_lists}")
         half_open = [e for e in self._by_reply.values() if e.is_dnat and not e.seen_reply]
         sent = list(self._by_reply.values()) if asked_for else half_open
-        kept = tuple(
+        found = tuple(
             entry
             for entry in sent
             if entry.protocol == IPPROTO_TCP
             and ((entry.is_dnat and not entry.seen_reply) or entry.backend in asked_for)
         )
-        return Listing(entries=kept, listed=len(sent), filtered=not asked_for)
+        kept = tuple(
+            entry
+            for entry in found
+            if among is None or entry.backend in among or entry.backend in asked_for
+        )
+        return Listing(
+            entries=kept,
+            listed=len(sent),
+            others=len(found) - len(kept),
+            filtered=not asked_for,
+        )
 
     def delete(self, condemned: CondemnedEntry, judge: Judge) -> Deletion:
         """Delete exactly the judged entry: get it again, judge it again, delete it at once."""

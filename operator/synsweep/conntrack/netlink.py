@@ -73,8 +73,15 @@ class NetlinkTable:
             self._local.connection = None
             connection.close()
 
-    def entries(self, asked_for: AbstractSet[Address] = frozenset()) -> Listing:
+    def entries(
+        self,
+        asked_for: AbstractSet[Address] = frozenset(),
+        *,
+        among: AbstractSet[Address] | None = None,
+    ) -> Listing:
         """List the unanswered DNATed TCP entries, and all TCP entries whose backend is asked for.
+
+        With `among` only the unanswered ones to these backends; the others are counted.
 
         Asked-for entries may be in any state, so asking for some reads the whole table unfiltered.
 
@@ -87,7 +94,7 @@ class NetlinkTable:
         mode = self._mode or self.stall_guard.choose(size)
         if asked_for:
             mode = DumpMode.STREAMED
-        reader = DumpReader(asked_for)
+        reader = DumpReader(asked_for, among=among)
         connection = self._dump(reader, mode, narrow() if size.entries <= SPARSE else WIDE)
         if not reader.filtered:
             mode = DumpMode.STREAMED  # also where the kernel ignored the filter
@@ -105,6 +112,7 @@ class NetlinkTable:
         return Listing(
             entries=reader.entries,
             listed=reader.listed,
+            others=reader.others,
             skipped=reader.skipped.total(),
             filtered=mode is DumpMode.FILTERED,
             seconds=seconds,

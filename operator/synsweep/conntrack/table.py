@@ -28,7 +28,8 @@ class Listing:
     """One dump of the table.
 
     `entries` holds the half-open DNATed TCP entries, and those of any state whose backend was asked
-    for. `listed` counts what the kernel sent, `skipped` what could not be decoded (never judged,
+    for. `others` counts the half-open ones that were left out for their backend (`among`);
+    `listed` counts what the kernel sent, `skipped` what could not be decoded (never judged,
     only counted). `filtered` tells whether the kernel filtered by status. `seconds` is wall time.
     A single dump proves no absence: a resize in mid-dump can lose entries (ctnetlink never
     sets NLM_F_DUMP_INTR).
@@ -36,6 +37,7 @@ class Listing:
 
     entries: tuple[ConntrackEntry, ...]
     listed: int
+    others: int = 0
     skipped: int = 0
     filtered: bool = True
     seconds: float = 0.0
@@ -45,8 +47,16 @@ class Listing:
 class ConntrackTable(Protocol):
     """The two verbs. Implementations: `netlink.NetlinkTable`, `memory.MemoryTable`."""
 
-    def entries(self, asked_for: AbstractSet[Address] = frozenset()) -> Listing:
+    def entries(
+        self,
+        asked_for: AbstractSet[Address] = frozenset(),
+        *,
+        among: AbstractSet[Address] | None = None,
+    ) -> Listing:
         """List half-open DNATed TCP entries, v4 and v6, and all whose backend is asked for.
+
+        With `among` only half-open entries to these backends are kept, the others are counted: in a
+        flood of SYNs there may be hundreds of thousands.
 
         Raises:
             ConntrackUnavailable: no capability, no module.

@@ -93,8 +93,10 @@ def classify(
     return would_be or nearest or KeepReason.NOT_A_GONE_BACKEND
 
 
-def plan_sweep(entries: Iterable[ConntrackEntry], book: CleanupBook, context: Context) -> SweepPlan:
-    """Judge a whole listing."""
+def plan_sweep(
+    entries: Iterable[ConntrackEntry], book: CleanupBook, context: Context, *, others: int = 0
+) -> SweepPlan:
+    """Judge a whole listing; `others`: half-open entries to backends that are not in the book."""
     condemned: dict[tuple[int, int, FlowTuple], CondemnedEntry] = {}
     dry_run: dict[tuple[int, int, FlowTuple], CondemnedEntry] = {}
     kept: Counter[KeepReason] = Counter()
@@ -106,6 +108,8 @@ def plan_sweep(entries: Iterable[ConntrackEntry], book: CleanupBook, context: Co
             condemned[flow_key(entry)] = verdict
         else:
             dry_run[flow_key(entry)] = verdict
+    if others:
+        kept[KeepReason.NOT_A_GONE_BACKEND] += others
     if dry_run:
         kept[KeepReason.DRY_RUN] = len(dry_run)
     return SweepPlan(

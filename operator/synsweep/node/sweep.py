@@ -64,9 +64,10 @@ class Sweeper:
         """
         began_at, cpu = self.clock(), self.cpu_clock()
         lives = self.cleanups.live()
-        listing = self.table.entries()
+        book = book_of(lives)
+        listing = self.table.entries(among=book.backends)
         context = self._context(began_at)
-        plan = plan_sweep(listing.entries, book_of(lives), context)
+        plan = plan_sweep(listing.entries, book, context, others=listing.others)
         plan, self.brakes = apply_brakes(plan, self.brakes, now=self.clock())
         deletions = [self._delete(condemned, context) for condemned in plan.condemned]
         deletions += self._rehearse(plan.dry_run)

@@ -178,6 +178,30 @@ def test_what_is_not_half_open_and_dnated_is_not_listed(world: World, other: Flo
     assert world.table.entries(frozenset({address("10.9.9.9:1")})).entries == ()
 
 
+def test_half_open_entries_to_other_backends_are_only_counted_where_some_are_named(
+    world: World,
+) -> None:
+    world.put(
+        HALF_OPEN,
+        HALF_OPEN6,
+        ESTABLISHED,
+        replace(HALF_OPEN, client_port=2, backend_port=9),
+        replace(HALF_OPEN, client_port=3, backend=ip_address("10.2.0.8")),
+        replace(HALF_OPEN, client_port=4, backend=ip_address("10.2.0.8"), zone=7),
+        replace(HALF_OPEN, client_port=5, backend=ip_address("10.2.0.8"), protocol=IPPROTO_UDP),
+        replace(HALF_OPEN6, client_port=6, backend=ip_address("fd00:2::8")),
+    )
+    listing = world.table.entries(among=frozenset({address("10.2.0.9:8080")}))
+    assert [str(one.backend) for one in listing.entries] == ["10.2.0.9:8080"]
+    assert listing.others == 5
+    both = frozenset({address("10.2.0.9:8080"), address("[fd00:2::9]:8080")})
+    assert len(world.table.entries(among=both).entries) == 2
+    assert world.table.entries(among=frozenset()).others == 6
+    asked = world.table.entries(frozenset({address("10.2.0.2:8080")}), among=frozenset())
+    assert (len(asked.entries), asked.others) == (1, 6)
+    assert world.table.entries().others == 0
+
+
 def test_asked_for_backends_are_listed_in_any_state_but_only_tcp(world: World) -> None:
     world.put(
         HALF_OPEN,

@@ -70,9 +70,14 @@ class EventfulTable(MemoryTable):
         self.once_listed: Callable[[], object] = lambda: None
         self.after_delete: Callable[[], object] = lambda: None
 
-    def entries(self, asked_for: AbstractSet[Address] = frozenset()) -> Listing:
+    def entries(
+        self,
+        asked_for: AbstractSet[Address] = frozenset(),
+        *,
+        among: AbstractSet[Address] | None = None,
+    ) -> Listing:
         self.while_listed()
-        listing = super().entries(asked_for)
+        listing = super().entries(asked_for, among=among)
         self.once_listed()
         return listing
 
