@@ -47,4 +47,8 @@ class Count:
                 self._desired = self._daemonsets.desired(self._namespace, DAEMONSET)
             except ApiError as error:
                 log.warning("cannot read DaemonSet %s/%s: %s", self._namespace, DAEMONSET, error)
+        return self.last_known()
+
+    def last_known(self) -> int:
+        """The same without asking: what is urgent must not wait for an answer, nor go stale."""
         return len(self._fleet.nodes()) if self._desired is None else self._desired

@@ -174,7 +174,7 @@ class Controller:
             instructions=instructions,
             settings=settings,
             metrics=self.metrics,
-            nodes_total=count.nodes_total,
+            nodes_total=count.last_known,
             clocks=clocks,
         )
         outlets = Outlets(

@@ -1,4 +1,4 @@
-"""Inbox, budget, kopf's settings, the log filter."""
+"""Inbox, budget, kopf's settings, the log filter, the count of nodes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import itertools
 import logging
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
+from synsweep.cluster.nodes import DaemonSets
 from synsweep.controller.budget import Budget
+from synsweep.controller.count import ASK_EVERY, Count
 from synsweep.controller.following import EndlessBackOff, Seldom, kopf_settings
 from synsweep.controller.inbox import Inbox, Notes
+from tests.unit.cluster.scripted_api import refusal, reply, serving
+from tests.unit.controller.world import World
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_the_oldest_removal_starts_the_window() -> None:
@@ -78,3 +86,18 @@ def test_lines_that_differ_in_numbers_only_are_said_seldom() -> None:
     lines = ["Request attempt #1 failed", "Request attempt #2 failed", "Something else"]
     records = [logging.LogRecord("kopf", logging.ERROR, "", 0, line, (), None) for line in lines]
     assert [seldom.filter(record) for record in records] == [True, False, True]
+
+
+def test_the_urgent_take_the_count_of_nodes_without_asking(tmp_path: Path) -> None:
+    world = World()
+    answer = reply(200, {"status": {"desiredNumberScheduled": 7}})
+    with serving(tmp_path, answer, refusal(403, "Forbidden")) as (api, script):
+        count = Count(DaemonSets(api), namespace="ns", fleet=world.fleet, clock=world.now)
+        assert count.last_known() == 0
+        assert script.asked == []
+        assert count.nodes_total() == 7
+        world.time += ASK_EVERY
+        assert count.last_known() == 7
+        assert len(script.asked) == 1
+        assert count.nodes_total() == 7  # the last answer stays
+        assert len(script.asked) == 2
