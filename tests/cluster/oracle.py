@@ -142,6 +142,8 @@ def serving(cluster: Cluster) -> set[tuple[Endpoint, Endpoint]]:
     for each in cluster.get_json("services", "-A")["items"]:
         spec = each["spec"]
         for port in spec.get("ports", ()):
+            if port["protocol"] != "TCP":
+                continue
             key = (each["metadata"]["namespace"], each["metadata"]["name"], port.get("name", ""))
             ips = (*spec.get("clusterIPs", ()), *spec.get("externalIPs", ()))
             frontends[key] |= {(ip, port["port"]) for ip in ips}
@@ -154,6 +156,7 @@ def serving(cluster: Cluster) -> set[tuple[Endpoint, Endpoint]]:
         if endpoint.get("conditions", {}).get("ready")
         for address in endpoint["addresses"]
         for port in each.get("ports") or ()
+        if port["protocol"] == "TCP"
         for frontend in frontends[
             each["metadata"]["namespace"],
             each["metadata"]["labels"]["kubernetes.io/service-name"],
