@@ -45,6 +45,7 @@ HELD_BACK = 1.0
 OLD_ENOUGH_AFTER = 1.0  # what shows an age of 1 shows 2 then
 APART = 0.5
 CPU_SHARE = 0.05  # of one core
+LONGEST_DEBT = 120.0  # what it would have to wait for longer, the pace forgets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +166,8 @@ class Pace:
 
     def swept(self, began_at: float, *, cpu_seconds: float) -> Pace:
         """Note a sweep and what it cost. What was swept ahead of the pace stays to be paid for."""
-        return Pace(
-            apart_from=began_at + APART,
-            cheap_from=max(began_at, self.cheap_from) + cpu_seconds / CPU_SHARE,
-        )
+        paid_at = max(began_at, self.cheap_from) + cpu_seconds / CPU_SHARE
+        return Pace(apart_from=began_at + APART, cheap_from=min(paid_at, began_at + LONGEST_DEBT))
 
     def allows(self, due: Due) -> float:
         """Say when a sweep that is wanted may begin."""

@@ -92,6 +92,7 @@ class SweepLoop:
         self._pace = Pace()
         self._retry_after = RETRY_FROM
         self._not_before = 0.0
+        self._trouble = ""  # why the last sweep failed, if it did
         self._alive_at = clock()
         self._caught_up = False
         self._stopping = False
@@ -138,6 +139,8 @@ class SweepLoop:
         """Say what is missing before this node is swept for all that there is, or None."""
         if not self._cleanups.listed:
             return "no list of cleanups from the API server yet"
+        if self._trouble:
+            return f"sweeps fail: {self._trouble}"
         return None if self._caught_up else "the first sweep is still to come"
 
     def _sweep(self, now: float) -> bool:
@@ -146,10 +149,12 @@ class SweepLoop:
         except ConntrackError as error:
             self._not_before = self._clock() + self._retry_after
             self._retry_after = min(self._retry_after * 2, RETRY_TO)
+            self._trouble = str(error)
             self._listener.failed(error)
             return False
         self._pace = self._pace.swept(now, cpu_seconds=report.cpu_seconds)
         self._retry_after = RETRY_FROM
+        self._trouble = ""
         self._listener.swept(report)
         return True
 

@@ -207,6 +207,13 @@ def test_the_pace(cost: float, expected: list[float]) -> None:
     assert since_arrival(Node(cost=cost).play([schedule()], changes=[T0 + 1, T0 + 2])) == expected
 
 
+def test_the_pace_forgets_a_debt_of_more_than_two_minutes() -> None:
+    pace = Pace()
+    for at in range(10):
+        pace = pace.swept(at, cpu_seconds=2)  # each is paid for in 40 s
+    assert pace.cheap_from == 9 + 120
+
+
 def test_a_sweep_ahead_of_the_pace_is_paid_for_afterwards() -> None:
     pace = Pace().swept(0, cpu_seconds=2).swept(10, cpu_seconds=2)
     assert pace.allows(Due(at=11)) == 80

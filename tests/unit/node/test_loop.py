@@ -45,9 +45,22 @@ def test_a_helper_whose_first_sweep_fails_is_not_ready() -> None:
     world.list(body())
     world.table.refuse(lists="EPERM")
     world.run(5.0)
-    assert world.loop.not_ready() == "the first sweep is still to come"
+    assert world.loop.not_ready() == "sweeps fail: list entries: EPERM"
     world.table.refuse()
     world.run(10.0)
+    assert world.loop.not_ready() is None
+
+
+def test_a_helper_whose_later_sweeps_fail_is_not_ready_until_one_succeeds() -> None:
+    world = World()
+    world.list(body())
+    world.run(5.0)
+    assert world.loop.not_ready() is None
+    world.table.refuse(lists="EPERM")
+    world.run(30.0)
+    assert world.loop.not_ready() == "sweeps fail: list entries: EPERM"
+    world.table.refuse()
+    world.run(15.0)
     assert world.loop.not_ready() is None
 
 
