@@ -123,19 +123,21 @@ class Publishing:
             reuse_after=round(self._settings.reuse_after),
             sweep_for=round(self._settings.sweep_for),
         )
-        nodes_total = self._nodes_total()
-        with view.lock:
-            return plan_cleanups(
-                view.index.gone(now=now, within=self._settings.sweep_for),
-                policies=policies,
-                labels=view.index.labels,
-                covered=covered,
-                settings=settings,
-                first_sequence=self._next_sequence(),
-                now=now,
-                wall_now=self._clocks.wall_now(),
-                nodes_total=nodes_total,
-            )
+        with view.lock:  # not for the planning itself: kopf's loop waits for this lock
+            removed = view.index.gone(now=now, within=self._settings.sweep_for)
+            services = {one.service_port.service for one in removed}
+            labels = {service: view.index.labels(service) for service in services}
+        return plan_cleanups(
+            removed,
+            policies=policies,
+            labels=labels.get,
+            covered=covered,
+            settings=settings,
+            first_sequence=self._next_sequence(),
+            now=now,
+            wall_now=self._clocks.wall_now(),
+            nodes_total=self._nodes_total(),
+        )
 
     def _next_sequence(self) -> int:
         """Increasing over restarts: all that is in the API, or was swept for, is behind it."""

@@ -221,3 +221,18 @@ def test_an_old_plan_is_made_anew() -> None:
     world.time += 6.0
     world.run(0.5)
     assert len(world.written.objects) == 1
+
+
+def test_events_are_taken_while_a_plan_is_made() -> None:
+    held: list[bool] = []
+
+    class Planned(World):
+        def wall_now(self) -> str:
+            held.append(self.view.lock.locked())
+            return super().wall_now()
+
+    world = Planned().ready()
+    world.slice("web-1", "web", "10.0.0.1")
+    world.run(0.3)
+    assert world.written.backends() == {"10.0.0.2"}
+    assert set(held) == {False}
