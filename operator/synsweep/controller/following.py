@@ -44,15 +44,20 @@ class EndlessBackOff:
 class Seldom(logging.Filter):
     """Lets a line pass once per half minute: kopf says each failed attempt of each watch."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._said: dict[str, float] = {}
+        self._clock = clock
+        self._said: dict[str, float] = {}  # in the order of the moments
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take lines that differ in numbers only for the same one."""
         line = re.sub(r"\d+", "#", record.getMessage())
-        now = time.monotonic()
-        if now - self._said.get(line, now - _SAME_LINE_EVERY) < _SAME_LINE_EVERY:
+        now = self._clock()
+        for said, at in tuple(self._said.items()):
+            if now - at < _SAME_LINE_EVERY:
+                break
+            del self._said[said]  # lines that never come again must not pile up
+        if line in self._said:
             return False
         self._said[line] = now
         return True

@@ -88,6 +88,24 @@ def test_lines_that_differ_in_numbers_only_are_said_seldom() -> None:
     assert [seldom.filter(record) for record in records] == [True, False, True]
 
 
+def test_a_line_is_said_again_after_half_a_minute_and_then_forgotten() -> None:
+    now = 0.0
+    seldom = Seldom(clock=lambda: now)
+
+    def passes(line: str) -> bool:
+        return seldom.filter(logging.LogRecord("kopf", logging.ERROR, "", 0, line, (), None))
+
+    assert passes("the watch failed")
+    now = 20.0
+    assert not passes("the watch failed")
+    assert passes("<object at 0xab> failed")
+    now = 30.0
+    assert passes("the watch failed")
+    now = 60.0
+    assert passes("the watch failed")
+    assert len(vars(seldom)["_said"]) == 1
+
+
 def test_the_urgent_take_the_count_of_nodes_without_asking(tmp_path: Path) -> None:
     world = World()
     answer = reply(200, {"status": {"desiredNumberScheduled": 7}})
