@@ -65,6 +65,7 @@ def steer_loopback(cpu: int) -> None:
 def main() -> None:
     """Probe until standard input closes."""
     os.sched_setaffinity(0, {int(sys.argv[1])})
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # waits for no other task
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,

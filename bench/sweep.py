@@ -211,21 +211,24 @@ def main() -> None:
     options = parser.parse_args()
     cpus = sorted(os.sched_getaffinity(0))
     sweeping, probing = cpus[0], cpus[-1]
-    with contextlib.ExitStack() as stack:
-        settings = stack.enter_context(GlobalSettings())
-        settings.make_room(max(options.entries) + max(options.stale))
-        print(f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python "
-              f"{platform.python_version()}, {table_size().buckets:,} buckets, medians of "
-              f"{options.repeat}\n\n{HEADER}", flush=True)  # fmt: skip
-        os.sched_setaffinity(0, {sweeping})
-        for entries in options.entries:
-            with Namespace("bench") as namespace, namespace.entered():
-                steer_loopback(sweeping)
-                inject(established(entries))
-                for stale in options.stale:
-                    bench = Bench(entries=entries, stale=stale, repeat=options.repeat,
-                                  cpus=(sweeping, probing))  # fmt: skip
-                    print(*bench.compare(), sep="\n", flush=True)
+    print(
+        f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, "
+        f"{table_size().buckets:,} buckets, medians of {options.repeat}\n\n{HEADER}",
+        flush=True,
+    )
+    os.sched_setaffinity(0, {sweeping})
+    for entries in options.entries:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(GlobalSettings()).make_room(entries + max(options.stale))
+            namespace = stack.enter_context(Namespace("bench"))
+            stack.enter_context(namespace.entered())
+            steer_loopback(sweeping)
+            inject(established(entries))
+            for stale in options.stale:
+                bench = Bench(
+                    entries=entries, stale=stale, repeat=options.repeat, cpus=(sweeping, probing)
+                )
+                print(*bench.compare(), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
