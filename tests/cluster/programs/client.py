@@ -55,7 +55,7 @@ class Flow(threading.Thread):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            if self.source_port:
+            if self.options.first_source_port:  # else one that no former connection occupies
                 sock.bind(("", self.source_port))
             sock.settimeout(timeout)
             self.say("connecting")
