@@ -85,6 +85,8 @@ class View:
 
     def fill(self) -> None:
         """Say that the first comparison with a list found nothing missing."""
+        with self.lock:
+            self.index.fill_is_complete()
         self._filled = True
         self._inbox.policies(self._clock())
 

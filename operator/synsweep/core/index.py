@@ -66,6 +66,7 @@ class BackendIndex:
         self._restless: set[ServiceKey] = set()
         self._namespaces: dict[str, _NamespaceMemory] = {}
         self._node_addresses: frozenset[IPAddress] = frozenset()
+        self._is_filled = False
 
     # ---------------------------------------------------------------- what the API server says
 
@@ -80,7 +81,7 @@ class BackendIndex:
             was = previous if previous and previous.service_key == service_key else None
             becomes = slice_ if slice_ and slice_.service_key == service_key else None
             memory = self._services.setdefault(service_key, ServiceMemory())
-            change |= memory.replace_slice(key.name, was, becomes, now=now)
+            change |= memory.replace_slice(key.name, was, becomes, now=now, new=self._is_filled)
             self._settle(service_key)
         return change
 
@@ -105,6 +106,10 @@ class BackendIndex:
             self._namespaces[name] = _NamespaceMemory(labels=labels, deleted_at=None)
         elif (known := self._namespaces.get(name)) and known.deleted_at is None:
             self._namespaces[name] = _NamespaceMemory(labels=known.labels, deleted_at=now)
+
+    def fill_is_complete(self) -> None:
+        """Note that all there was when we came is known: what appears from now on is new."""
+        self._is_filled = True
 
     def set_node_addresses(self, addresses: frozenset[IPAddress]) -> None:
         """Take the addresses of all nodes."""

@@ -8,6 +8,8 @@ Rules of this file:
   Kubernetes 1.33): ready ones; where there is none, those that serve while terminating, judged for
   the whole cluster and, if a traffic policy is Local, on each node as well. Each IP family is a
   Service of its own. Traffic policy, hints and affinity otherwise only filter: they remove nothing.
+- A backend that was never chosen, such as a pod that is slow to start, has no flows to clean. One
+  that was ready, is terminating, or was listed before we came may have been chosen.
 - Nothing here depends on the order in which slices and the Service were told, but for the moments.
 
 These are the working parts of BackendIndex, changed in place; nobody else holds them.
@@ -40,6 +42,7 @@ class Vanished(NamedTuple):
 
     at: float
     terminated: bool
+    was_chosen: bool
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class Listing:
 
     sources: tuple[tuple[str, Endpoint], ...] = ()  # (slice name, what it says)
     unchosen_since: float | None = None
+    was_chosen: bool = False  # or may have been, before we came
 
     @property
     def ready(self) -> bool:
@@ -82,22 +86,33 @@ class PortMemory:
         return Change(gone=bool(vanished), back=bool(appeared))
 
     def relist(
-        self, backend: Address, slice_name: str, endpoints: tuple[Endpoint, ...], *, now: float
+        self,
+        backend: Address,
+        source: str,
+        endpoints: tuple[Endpoint, ...],
+        *,
+        now: float,
+        new: bool,
     ) -> Change:
-        """Take what one slice says of a backend now; nothing means that it leaves that slice."""
+        """Take what one slice, `source`, says of a backend now; nothing: it leaves that slice.
+
+        `new`: what appears here was not there before we came.
+        """
         listing = self.listed.get(backend) or Listing()
-        sources = tuple(source for source in listing.sources if source[0] != slice_name)
-        sources += tuple((slice_name, endpoint) for endpoint in endpoints)
+        sources = tuple(one for one in listing.sources if one[0] != source)
+        sources += tuple((source, endpoint) for endpoint in endpoints)
         if not sources:
             del self.listed[backend]
             self.unready.discard(backend)
-            self.gone[backend] = Vanished(now, listing.terminated)
+            self.gone[backend] = Vanished(now, listing.terminated, listing.was_chosen)
             return Change(gone=True)
         appeared = not listing.sources
         listing.sources = sources
         if appeared:
             self.listed[backend] = listing
-            self.gone.pop(backend, None)
+            former = self.gone.pop(backend, None)
+            listing.was_chosen = not new or (former is not None and former.was_chosen)
+        listing.was_chosen |= any(one.ready or one.terminating for one in endpoints)
         if not listing.ready:
             self.unready.add(backend)
             return Change(back=appeared)
@@ -123,11 +138,11 @@ class PortMemory:
                 )
                 for _, endpoint in listing.sources
             )
-            if not chosen:
-                listing.unchosen_since = now if (was := listing.unchosen_since) is None else was
-            elif listing.unchosen_since is not None:
+            if chosen:
+                change |= Change(back=listing.unchosen_since is not None)
                 listing.unchosen_since = None
-                change = Change(back=True)
+            elif listing.was_chosen and listing.unchosen_since is None:
+                listing.unchosen_since = now
         return change
 
     def _ready_places(self, *, local: bool) -> tuple[set[int], set[tuple[int, str]]]:
@@ -186,16 +201,16 @@ class ServiceMemory:
         return change
 
     def replace_slice(
-        self, name: str, previous: Slice | None, current: Slice | None, *, now: float
+        self, name: str, previous: Slice | None, current: Slice | None, *, now: float, new: bool
     ) -> Change:
-        """Take one slice as it is now, in the place of what it was."""
+        """Take one slice as it is now, in the place of what it was; `new` as in `relist`."""
         before, after = _by_port(previous), _by_port(current)
         change = NO_CHANGE
         for port_name in sorted(before.keys() | after.keys()):
             port = self.ports[port_name]
             said = after.get(port_name, {})
             for backend in before.get(port_name, {}).keys() | said.keys():
-                change |= port.relist(backend, name, said.get(backend, ()), now=now)
+                change |= port.relist(backend, name, said.get(backend, ()), now=now, new=new)
             change |= port.choose(local=self._local, now=now)
         self._drop_empty_ports()
         return change

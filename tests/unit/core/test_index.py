@@ -35,6 +35,42 @@ def only(world: World, reason: CleanupReason = REMOVED) -> RemovedBackend:
     return found
 
 
+# ------------------------------------------------------------------ never chosen
+
+
+def test_a_pod_that_is_slow_to_start_was_never_chosen_and_is_not_gone(world: World) -> None:
+    world.index.fill_is_complete()
+    world.slice("a-1", X_UP, down("10.0.0.2"), down("10.0.0.3"))
+    world.wait(20)
+    assert world.gone(UNREADY) == {(str(A), str(Y))}, "Y was ready when we came, the other never"
+
+    world.slice("a-1", X_UP, down("10.0.0.2"), up("10.0.0.3"))
+    world.slice("a-1", X_UP, down("10.0.0.2"), down("10.0.0.3"))
+    assert world.gone(UNREADY) == {(str(A), str(Y)), (str(A), "10.0.0.3:8080")}
+
+
+def test_what_was_not_ready_when_we_came_may_have_been_chosen_before(world: World) -> None:
+    world.slice("a-1", X_UP, down("10.0.0.3"))
+    world.index.fill_is_complete()
+    assert world.gone(UNREADY) == {(str(A), "10.0.0.3:8080")}
+
+
+def test_one_that_comes_back_unready_was_chosen_before(world: World) -> None:
+    world.index.fill_is_complete()
+    world.slice("a-1", X_UP)
+    world.slice("a-1", X_UP, down("10.0.0.2"))
+    assert world.gone(UNREADY) == {(str(A), str(Y))}
+
+
+def test_one_that_served_only_while_terminating_was_chosen(world: World) -> None:
+    world.index.fill_is_complete()
+    world.slice("a-1")
+    world.slice("a-1", leaving("10.0.0.3"))
+    assert world.gone(UNREADY) == set()
+    world.slice("a-1", leaving("10.0.0.3", serving=False))
+    assert world.gone(UNREADY) == {(str(A), "10.0.0.3:8080")}
+
+
 # ------------------------------------------------------------------ moments
 
 

@@ -89,8 +89,10 @@ def _interleave(
     return [next(waiting[turn]) for turn in turns]
 
 
-def replay(events: list[Event], *, told_twice: bool = False) -> World:
+def replay(events: list[Event], *, told_twice: bool = False, filled: bool = False) -> World:
     world = World()
+    if filled:
+        world.index.fill_is_complete()
     for kind, name, options in events:
         for _ in range(1 + told_twice):
             _tell(world, kind, name, options)
@@ -117,11 +119,12 @@ def gone(index: BackendIndex, now: float) -> Gone:
 
 
 @settings(deadline=None)  # a busy machine is no failure
-@given(two_orders())
+@given(two_orders(), st.booleans())
 def test_any_interleaving_ends_in_the_same_index_and_the_same_gone_pairs(
     orders: tuple[list[Event], list[Event]],
+    filled: bool,  # noqa: FBT001 - hypothesis draws it
 ) -> None:
-    one, other = (replay(order) for order in orders)
+    one, other = (replay(order, filled=filled) for order in orders)
 
     assert gone(one.index, one.now) == gone(other.index, other.now)
     assert one.index.slice_versions() == other.index.slice_versions()
