@@ -35,6 +35,7 @@ def follow(
     clock: Callable[[], float],
 ) -> None:
     """Fold in every event until `source` ends; `clock` is monotonic, in seconds."""
+    refused = cleanups.refused()
     for event in source.events():
         noted = cleanups.apply(event, now=clock())
         for live in noted.arrived:
@@ -55,5 +56,7 @@ def follow(
                 extra={"cleanup": refusal.name, "reason": refusal.reason},
             )
             metrics.refused.labels(refusal.reason).inc()
+        before, refused = refused, cleanups.refused()
+        if refused != before:
             record.trouble()
         loop.wake()

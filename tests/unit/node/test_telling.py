@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from synsweep.cluster.listwatch import Added, Listed
+from synsweep.cluster.listwatch import Added, Deleted, Listed
 from synsweep.core.cleanup import Mode
 from synsweep.node.telling import Teller
 from synsweep.node.watching import follow
@@ -140,4 +140,16 @@ def test_a_refused_cleanup_is_one_log_line_counted_and_waits_to_be_told(
     )
     labels = {"reason": "UnknownFormatVersion"}
     assert world.sample("synsweep_cleanups_refused_total", labels) == 1
+    assert world.record.has_news()
+
+
+def test_a_refused_cleanup_that_is_gone_waits_to_be_told_too() -> None:
+    world = World()
+    refused = body()
+    refused["spec"]["formatVersion"] = 2
+    tell(world, listed(world, refused))
+    world.record.begin()  # a report that names it
+    tell(world, listed(world, refused))
+    assert not world.record.has_news()
+    tell(world, Deleted(body=refused, server_time=world.server_time))
     assert world.record.has_news()
