@@ -177,21 +177,12 @@ def test_a_selector_switched_from_blue_to_green_takes_only_entries_older_than_a_
 
 def test_a_manual_slice_of_addresses_that_are_no_pods(removals: Removals) -> None:
     shop, gone = removals.shop, "198.51.100.7"
-    slices = {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": "manual-1",
-            "namespace": shop.name,
-            "labels": {"kubernetes.io/service-name": "manual"},
-        },
-        "addressType": "IPv4",
-        "ports": [{"name": "http", "port": 9000, "protocol": "TCP"}],
-        "endpoints": [{"addresses": [gone]}],
-    }
-    service = workloads.service("manual", shop.name, app="", extra={"selector": None})
-    shop.apply(service, slices)
-    removals.play("manual", [gone], lambda: shop.apply({**slices, "endpoints": []}))
+    shop.apply(
+        workloads.service("manual", shop.name, app=""),
+        workloads.slice_of("manual", shop.name, gone),
+    )
+    empty = workloads.slice_of("manual", shop.name)
+    removals.play("manual", [gone], lambda: shop.apply(empty))
 
 
 def test_the_only_replica_is_kept_while_it_serves_on_and_cleaned_when_it_is_gone(

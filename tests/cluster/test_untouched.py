@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster import workloads
-from tests.cluster.observers import Lines, Seen, all_entries, eventually
+from tests.cluster.observers import Lines, Seen, eventually
 from tests.cluster.shop import (
     SURVIVOR_NODE,
     VICTIM_NODE,
@@ -24,36 +24,16 @@ from tests.cluster.shop import (
     stale,
     wait_stuck,
 )
+from tests.cluster.sweeping import have_swept, numbers, wait_condemned, wait_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.cluster.oracle import Oracle
-    from tests.rig.node import Node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
-METRICS = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9469/metrics').read())"
-SWEEPS = re.compile(r"synsweep_sweeps_total (\d+)")
 STEADY = ("--flows", "4", "--every", "0.2")  # a connection each, kept for good
-
-
-def sweeps(node: Node) -> int:
-    """Ask the helper of a node how often it has swept."""
-    found = SWEEPS.search(node.run("python3", "-c", METRICS).stdout)
-    assert found
-    return int(found[1])
-
-
-def have_swept(*nodes: Node, times: int = 2) -> None:
-    """Change the nodes' rulesets until they have swept again, so often, for what is live."""
-    for node in nodes:
-        wanted = sweeps(node) + times
-        node.run("nft", "add", "table", "ip", "touched")
-        try:
-            eventually(lambda node=node, to=wanted: sweeps(node) >= to, 40, "sweeps")  # type: ignore[misc]
-        finally:
-            node.run("nft", "delete", "table", "ip", "touched")
 
 
 def backend(shop: Shop, name: str, app: str, node: int = VICTIM_NODE) -> workloads.Backend:
@@ -63,32 +43,13 @@ def backend(shop: Shop, name: str, app: str, node: int = VICTIM_NODE) -> workloa
     )
 
 
-def numbers(node: Node, wanted: Callable[[Seen], bool]) -> set[int]:
-    """Give the ids of a node's entries of some kind."""
-    return {seen.number for seen in all_entries(node) if wanted(seen)}
-
-
-def wait_numbers(node: Node, wanted: Callable[[Seen], bool], what: str) -> set[int]:
-    """Wait for entries of some kind, and give their ids."""
-    return eventually(lambda: numbers(node, wanted), 20, what)
-
-
 def condemn(shop: Shop, oracle: Oracle, service: str, *victims: str) -> tuple[str, ...]:
     """Force-delete backends of a Service and wait for their cleanup; gives their IPs."""
     gone = tuple(shop.ips_of(victim)[0] for victim in victims)
     shop.force_delete(*victims)
     shop.wait_left(service, gone)
-    wait_condemned(shop, oracle, service, *gone)
+    wait_condemned(shop, oracle, service, gone)
     return gone
-
-
-def wait_condemned(shop: Shop, oracle: Oracle, service: str, *gone: str) -> None:
-    """Wait until a cleanup names the backends."""
-
-    def named() -> bool:
-        return set(gone) <= {each.backend[0] for each in oracle.condemned(shop.name, service)}
-
-    eventually(named, 10, f"a cleanup of {', '.join(gone)}")
 
 
 @pytest.fixture
@@ -184,7 +145,7 @@ def test_flows_straight_to_a_pod_that_left_its_service(
     answered = wait_numbers(near, lambda s: straight(s) and s.state == "ESTABLISHED", "flows")
     waiting = wait_numbers(far, lambda s: straight(s) and s.half_open, "half-open entries")
     shop.kubectl("label", "pod", "left", "app=gone", "--overwrite")
-    wait_condemned(shop, oracle, "left", address)
+    wait_condemned(shop, oracle, "left", [address])
     have_swept(near, far)
     assert answered <= numbers(near, straight)
     assert waiting <= numbers(far, straight)
@@ -281,7 +242,7 @@ def test_udp_to_the_same_ip_and_port_through_the_same_address(
 
     before = eventually(of_udp, 20, "an UDP entry")
     shop.kubectl("label", "pod", "both", "tcp=no", "--overwrite")
-    wait_condemned(shop, oracle, "tcp", address)
+    wait_condemned(shop, oracle, "tcp", [address])
     have_swept(node)
     assert before == of_udp()
     named = {each.frontend for each in oracle.condemned(shop.name, "tcp")}

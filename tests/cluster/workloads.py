@@ -129,7 +129,7 @@ def service(
     selector: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Make a Service over `app`; `ports` is name -> (port, target port)."""
+    """Make a Service over `app`, none with app ""; `ports` is name -> (port, target port)."""
     wanted = ports or {"http": (80, BACKEND_PORT)}
     return {
         "apiVersion": "v1",
@@ -137,7 +137,7 @@ def service(
         "metadata": {"name": name, "namespace": in_namespace},
         "spec": {
             "type": kind,
-            "selector": dict(selector or {"app": app}),
+            **({"selector": dict(selector or {"app": app})} if selector or app else {}),
             "ipFamilyPolicy": "PreferDualStack" if dual_stack else "SingleStack",
             "ports": [
                 {"name": each, "port": port, "targetPort": target, "protocol": "TCP"}
@@ -168,4 +168,22 @@ def idle_pod(name: str, in_namespace: str, *, node: str) -> dict[str, Any]:
                 }
             ],
         },
+    }
+
+
+def slice_of(
+    service: str, in_namespace: str, *addresses: str, port: int = BACKEND_PORT, ready: bool = True
+) -> dict[str, Any]:
+    """Make the EndpointSlice of a Service without a selector, of addresses that are no pods."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{service}-manual",
+            "namespace": in_namespace,
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [each], "conditions": {"ready": ready}} for each in addresses],
     }
