@@ -31,7 +31,7 @@ def wait_ready(cluster: Cluster) -> None:
 def apply_policy(cluster: Cluster, name: str = "cluster-default") -> None:
     """Apply one of manifests/policies and wait until the controller says that it acts on it."""
     cluster.kubectl("apply", "-f", str(POLICIES / f"{name}.yaml"))
-    wait_policy(cluster)
+    wait_policy(cluster, name)
 
 
 def set_mode(cluster: Cluster, mode: str, policy: str = "cluster-default") -> None:
