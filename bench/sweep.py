@@ -10,8 +10,8 @@ half-open ones to a backend that is gone, and prints a table in Markdown:
 - **sweep**: the same and the deletes, against `conntrack -D` with the same filter. Ours asks for
   each entry again and judges it again before it deletes it.
 - **stall**: the longest time that a datagram waited for the sweeping CPU during one listing
-  (bench/stall_probe.py), beside the same in as much time without one; and the CPU time of the longest call into the
-  kernel, which other load on the machine cannot lengthen: what the helper itself goes by.
+  (bench/stall_probe.py), beside the same in as much time without one; and the CPU time of the
+  longest call into the kernel, which is what the helper itself goes by.
 - **RSS**: peak of a process that has imported the whole node helper and then swept this table.
 
 Ours is measured inside a running process, conntrack(8) from its start: 1 to 2 ms of its CPU time
