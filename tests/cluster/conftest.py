@@ -29,10 +29,28 @@ POLICY = "cluster-default"
 missing: tuple[str, ...] = ()
 
 
+def proxy_mode() -> str:
+    """Give kube-proxy's mode in this run."""
+    return os.environ.get("PROXY_MODE") or "iptables"
+
+
 def wants_rig(item: pytest.Item) -> bool:
     """Say whether a test stands on a cluster or an API server."""
     fixtures = set(getattr(item, "fixturenames", ()))
     return bool(fixtures & {"cluster", "api_server"}) or any(item.iter_markers("cluster"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, with nftables, what is the same in every mode: it runs with iptables."""
+    if proxy_mode() == "iptables":
+        return
+    same = [
+        item
+        for item in items
+        if any(item.iter_markers("any_proxy")) or "api_server" in getattr(item, "fixturenames", ())
+    ]
+    config.hook.pytest_deselected(items=same)
+    items[:] = [item for item in items if item not in same]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -69,8 +87,8 @@ def api_server() -> Iterator[ControlPlane]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Give a three-node cluster with the operator's image; PROXY_MODE is kube-proxy's mode."""
-    mode = os.environ.get("PROXY_MODE") or "iptables"
-    with Cluster.up(nodes=3, proxy_mode=mode, images=[images.operator()], flags=FLAGS) as running:
+    operator = images.operator()
+    with Cluster.up(nodes=3, proxy_mode=proxy_mode(), images=[operator], flags=FLAGS) as running:
         yield running
 
 

@@ -111,6 +111,7 @@ def test_a_helper_that_was_killed_sweeps_before_it_is_ready(
     parts.renew(synsweep, HELPER)
 
 
+@pytest.mark.any_proxy
 @pytest.mark.usefixtures("operator_may_restart")
 def test_a_controller_that_was_killed_adopts_what_it_finds(synsweep: Cluster, paper: Paper) -> None:
     gone, stays = paper.address(), paper.address()
@@ -139,6 +140,7 @@ def test_a_controller_that_was_killed_adopts_what_it_finds(synsweep: Cluster, pa
     parts.renew(synsweep, CONTROLLER)
 
 
+@pytest.mark.any_proxy
 def test_a_backend_that_serves_again_is_taken_out_at_once(synsweep: Cluster, paper: Paper) -> None:
     node, returns, gone = synsweep.node(2), paper.address(), paper.address()
     service = paper.service("returns", returns)
@@ -155,6 +157,7 @@ def test_a_backend_that_serves_again_is_taken_out_at_once(synsweep: Cluster, pap
     assert service.half_open(node, returns), "entries to a backend that serves are left alone"
 
 
+@pytest.mark.any_proxy
 def test_a_backend_that_was_unready_for_long_is_gone_until_it_is_ready(
     synsweep: Cluster, paper: Paper
 ) -> None:
@@ -172,6 +175,7 @@ def test_a_backend_that_was_unready_for_long_is_gone_until_it_is_ready(
     service.wait_revoked(flapping, IN_TIME)
 
 
+@pytest.mark.any_proxy
 @pytest.mark.usefixtures("operator_may_restart")
 def test_the_controller_runs_from_a_shell_and_deletes_cleanups_that_are_over(
     synsweep: Cluster, paper: Paper
@@ -212,6 +216,7 @@ def without_helper(synsweep: Cluster) -> Iterator[Node]:
     parts.renew(synsweep, HELPER)
 
 
+@pytest.mark.any_proxy
 @pytest.mark.usefixtures("operator_may_restart")
 def test_the_helper_runs_from_a_shell_and_ends_in_time(
     synsweep: Cluster, paper: Paper, without_helper: Node
@@ -230,6 +235,7 @@ def test_the_helper_runs_from_a_shell_and_ends_in_time(
         assert helper.terminate() == 0
 
 
+@pytest.mark.any_proxy
 @pytest.mark.usefixtures("operator_may_restart")
 def test_the_controller_ends_in_time_while_the_api_server_is_away(synsweep: Cluster) -> None:
     with no_controller(synsweep), cut_off(synsweep, CONTROLLER) as controller:
@@ -237,6 +243,7 @@ def test_the_controller_ends_in_time_while_the_api_server_is_away(synsweep: Clus
         assert controller.terminate() == 0
 
 
+@pytest.mark.any_proxy
 @pytest.mark.usefixtures("operator_may_restart")
 def test_a_second_helper_on_a_node_is_noticed_and_said(synsweep: Cluster, paper: Paper) -> None:
     node, gone = synsweep.node(3), paper.address()
@@ -261,6 +268,7 @@ def test_a_second_helper_on_a_node_is_noticed_and_said(synsweep: Cluster, paper:
     eventually(lambda: not said(), 60, "the condition to go with the second helper", every=0.5)
 
 
+@pytest.mark.any_proxy
 def test_a_wrong_node_name_is_said_in_one_line(synsweep: Cluster) -> None:
     node = synsweep.node(1)
     with shell(synsweep, HELPER, "--node-name", "node9", node=node) as helper:
@@ -270,6 +278,7 @@ def test_a_wrong_node_name_is_said_in_one_line(synsweep: Cluster) -> None:
     assert synsweep.kubectl("get", "conntracknode", "node9", check=False).returncode
 
 
+@pytest.mark.any_proxy
 def test_without_the_capability_the_helper_says_which_and_ends_with_3(synsweep: Cluster) -> None:
     pod = str(NO_CAPABILITY["metadata"]["name"])  # type: ignore[index]
     synsweep.apply(workloads.as_yaml(NO_CAPABILITY))

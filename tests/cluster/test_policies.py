@@ -121,6 +121,7 @@ def wait_described(cluster: Cluster, name: str, *words: str) -> str:
     return eventually(shown, 60, f"{words} in what describes {name}", every=0.5)
 
 
+@pytest.mark.any_proxy
 @pytest.mark.usefixtures("alone")
 def test_dry_run_reports_each_entry_once_and_deletes_none(synsweep: Cluster, paper: Paper) -> None:
     gone, nodes = paper.address(), (synsweep.node(1), synsweep.node(2))
@@ -167,6 +168,7 @@ def test_a_disabled_or_deleted_policy_stops_what_was_under_way(
     eventually(lambda: not cleanups(synsweep), IN_TIME, "the cleanups to go with their policy")
 
 
+@pytest.mark.any_proxy
 @pytest.mark.usefixtures("alone", "operator_may_restart")
 def test_deleting_a_policy_stops_everything_even_without_a_controller(
     synsweep: Cluster, paper: Paper
@@ -181,6 +183,7 @@ def test_deleting_a_policy_stops_everything_even_without_a_controller(
         eventually(lambda: not cleanups(synsweep), 60, "the garbage collector", every=0.5)
 
 
+@pytest.mark.any_proxy
 def test_priority_decides_then_the_more_cautious_mode(
     synsweep: Cluster, paper: Paper, elsewhere: Paper
 ) -> None:
@@ -219,6 +222,7 @@ def test_priority_decides_then_the_more_cautious_mode(
     ] == 0  # fmt: skip
 
 
+@pytest.mark.any_proxy
 def test_unready_after_zero_seconds_means_never(synsweep: Cluster, paper: Paper) -> None:
     never, soon = paper.address(), paper.address()
     patient = paper.service("patient", never, labels={"patience": "endless"})
@@ -233,6 +237,7 @@ def test_unready_after_zero_seconds_means_never(synsweep: Cluster, paper: Paper)
     assert not patient.condemned(never)
 
 
+@pytest.mark.any_proxy
 def test_status_says_what_is_and_what_was_done(synsweep: Cluster, paper: Paper) -> None:
     node, gone = synsweep.node(3), paper.address()
     service = paper.service("counted", gone)
@@ -266,6 +271,7 @@ def test_status_says_what_is_and_what_was_done(synsweep: Cluster, paper: Paper) 
     assert "Events:" in text
 
 
+@pytest.mark.any_proxy
 @pytest.mark.parametrize(
     ("field", "spec"),
     [
@@ -287,6 +293,7 @@ def test_the_api_server_rejects_an_invalid_policy_and_names_the_field(
     assert field in refused.stderr
 
 
+@pytest.mark.any_proxy
 def test_an_invalid_policy_that_got_through_is_set_aside_by_name(
     synsweep: Cluster, paper: Paper
 ) -> None:
@@ -317,6 +324,7 @@ def test_an_invalid_policy_that_got_through_is_set_aside_by_name(
     )
 
 
+@pytest.mark.any_proxy
 def test_odd_slices_are_passed_over_and_the_rest_goes_on(synsweep: Cluster, paper: Paper) -> None:
     node, gone = synsweep.node(2), paper.address()
     service = paper.service("sound", gone)
@@ -354,6 +362,7 @@ def label_text(labels: dict[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
+@pytest.mark.any_proxy
 def test_malformed_cleanups_are_refused_by_name_and_the_rest_goes_on(
     synsweep: Cluster, paper: Paper
 ) -> None:
