@@ -101,7 +101,9 @@ def show_operator(cluster: Cluster) -> None:
         "--since=120s", "--prefix=false", check=False,
     ).stdout  # fmt: skip
     deletions = [each for each in logs.splitlines() if '"outcome": "Deleted"' in each]
-    say(f"\n  synsweep deleted {len(deletions)} entries, one JSON log line each; the first:")
+    say(
+        f"\n  What synsweep did: {len(deletions)} entries deleted, one JSON log line each; the first:"
+    )
     for each in deletions[:1]:
         say(f"    {each}")
     say(f"\n  $ kubectl get ctp,ctc,ctn -A   (the clients run on {node})")
@@ -156,7 +158,7 @@ def main() -> int:
     except NeedsMissing as error:
         say(f"demo: {error}")
         return 4
-    except RigError as error:
+    except (RigError, TimeoutError, LookupError, RuntimeError) as error:
         say(f"demo: {error}")
         return 1
     return code

@@ -239,10 +239,11 @@ class Stage:
         time.sleep(0.5)  # all flows have started: each sends its first SYN at once
         outcome.stuck = {way: ports_of(way) for way in play.ways}
         left = half_open(self.cluster.node(CLIENT_NODE), outcome.victim_ip)
-        shown = left[0].line if left else "none left"
-        self.tell(
-            f"{sum(map(len, outcome.stuck.values()))} SYNs went to the dead pod; e.g. {shown}"
-        )
+        self.tell(f"SYNs of {sum(map(len, outcome.stuck.values()))} clients went to the dead pod")
+        if left:
+            self.tell(f"conntrack keeps them pointed there: {left[0].line}")
+        else:
+            self.tell("conntrack has none of these entries any more")
 
     def wait_for_cooldown(self, play: Play, outcome: Outcome, removed_at: float) -> None:
         """Wait out the CNI's cooldown, then give the IP to the stranger."""
