@@ -101,9 +101,7 @@ def show_operator(cluster: Cluster) -> None:
         "--since=120s", "--prefix=false", check=False,
     ).stdout  # fmt: skip
     deletions = [each for each in logs.splitlines() if '"outcome": "Deleted"' in each]
-    say(
-        f"\n  What synsweep did: {len(deletions)} entries deleted, one JSON log line each; the first:"
-    )
+    say(f"\n  synsweep deleted {len(deletions)} entries, a JSON log line each; the first:")
     for each in deletions[:1]:
         say(f"    {each}")
     say(f"\n  $ kubectl get ctp,ctc,ctn -A   (the clients run on {node})")
