@@ -96,7 +96,8 @@ class Stage:
         self.wait_ready(SURVIVOR, "client")
 
     def remove(self) -> None:
-        """Take the namespace away again."""
+        """Take the namespace away again, and let pods have any IP of the node."""
+        self.cluster.node(VICTIM_NODE).limit_pod_ips(())
         self.cluster.kubectl("delete", "namespace", SHOP, "--wait=true", "--timeout=60s")
 
     def wait_ready(self, *pods: str) -> None:
