@@ -78,3 +78,17 @@ def uninstall(cluster: Cluster) -> None:
     """Delete everything that install() made, CRDs and namespace with it."""
     base = str(ROOT / "manifests" / "base")
     cluster.kubectl("delete", "-k", base, "--ignore-not-found", "--timeout=120s")
+
+
+def move_controller_from(cluster: Cluster, node: str) -> None:
+    """See to it that the controller runs on another node, so that this one may be lost."""
+    selector = ("-l", "app.kubernetes.io/component=controller")
+    pods = cluster.get_json("-n", NAMESPACE, "pods", *selector)["items"]
+    if all(pod["spec"]["nodeName"] != node for pod in pods):
+        return
+    cluster.kubectl("cordon", node)
+    try:
+        cluster.kubectl("-n", NAMESPACE, "delete", "pod", *selector, "--wait=true")
+        wait_ready(cluster)
+    finally:
+        cluster.kubectl("uncordon", node)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster import workloads
+from tests.cluster import installation, workloads
 from tests.cluster.observers import eventually
 from tests.cluster.shop import (
     CLIENT_NODES,
@@ -257,6 +257,7 @@ def test_a_node_without_power_is_cleaned_after_ten_seconds_of_being_unready(
     removals: Removals,
 ) -> None:
     shop, node = removals.shop, removals.shop.cluster.node(VICTIM_NODE)
+    installation.move_controller_from(shop.cluster, node.name)  # one replica: not with its node
     gone = removals.pair("dark")
     with lost(shop.cluster, *gone), shop.clients(shop.frontends("dark")[0]) as clients:
         removals.wait_stuck(gone)
