@@ -135,6 +135,11 @@ def test_the_namespace_lets_the_helper_in() -> None:
 # ---- where and how they run
 
 
+def test_the_controller_leaves_a_lost_node_soon() -> None:
+    patience = {each["key"]: each["tolerationSeconds"] for each in CONTROLLER["tolerations"]}
+    assert patience == {"node.kubernetes.io/not-ready": 10, "node.kubernetes.io/unreachable": 10}
+
+
 def test_the_helper_runs_on_every_linux_node_but_fargate() -> None:
     assert NODE["tolerations"] == [{"operator": "Exists"}]
     assert NODE["nodeSelector"] == {"kubernetes.io/os": "linux"}
