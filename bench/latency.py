@@ -212,7 +212,7 @@ def sweep_cost(cluster: Cluster) -> float:
     for node in cluster.nodes:
         url = f"http://127.0.0.1:{HTTP_PORT}/metrics"
         lines = node.run(sys.executable, "-c", METRICS, url).stdout.splitlines()
-        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        values = dict(line.rsplit(" ", 1) for line in lines if line[:1] not in {"", "#"})
         cpu += float(values["synsweep_sweep_cpu_seconds_total"])
         sweeps += float(values["synsweep_sweeps_total"])
     return 1000 * cpu / sweeps
