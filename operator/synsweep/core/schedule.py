@@ -3,14 +3,16 @@
 Rules of this file:
 
 1. A sweep serves all live cleanups, so a moment has had its sweep once any began at or after it.
-2. What a cleanup wants: a sweep on its arrival; right after a change of the node's ruleset and 1 s
+2. What a cleanup wants: a sweep on its arrival; soon after a change of the node's ruleset and 1 s
    later, because the SYN that kube-proxy let through just before its sync is the one that matters
    (at 1, 4 and 10 s where the kernel does not tell of changes); one in the last 10 s before the
    deadline, 5 s before the IP may be given away; one 30 s after any other, until it is over; one a
    second after a sweep that met entries too young to judge, since kube-proxy may have changed its
    rules before the cleanup came; and one a second later while the rate brakes hold something back.
-3. The first change after the arrival is answered at once. Of later ones, which on a busy node are
-   mostly other people's, one in 5 s is: an answer may come late, but no change is left without one.
+3. The first change after the arrival is answered half a second later: one sync of kube-proxy is
+   several changes, and the one that a removal causes comes a moment before that removal's cleanup,
+   whose first sweep it must not put off. Of later changes, which on a busy node are mostly other
+   people's, one in 5 s is answered: perhaps late, but no change is left without an answer.
 4. Every cleanup is owed one whole sweep, however late it comes; that one is then all it gets.
 5. The node paces itself: sweeps begin at least 0.5 s apart, and after one that took c seconds of
    CPU the next begins no earlier than 20 c after it, which is 5 % of one core. Only the sweep
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
     from synsweep.core.cleanup import Cleanup
 
-AFTER_CHANGE = 1.0  # the second sweep for a change of the ruleset
+CHANGE_SETTLES = 0.5  # from a change of the ruleset to the first sweep for it,
+AFTER_CHANGE = 1.0  # and from that to the second
 CHANGES_APART = 5.0
 WITHOUT_NOTIFICATIONS = (1.0, 4.0, 10.0)  # after the arrival
 BEFORE_DEADLINE = 10.0  # the sweep before the deadline is in this window
@@ -88,7 +91,8 @@ class SweepSchedule:
         last = self.answers[-1] if self.answers else -math.inf
         if at <= last:
             return self  # the answer is still to come, and will be for this change too
-        answer = max(at, min(last + CHANGES_APART, self.ends_at - AFTER_CHANGE))
+        last_call = max(at, self.ends_at - AFTER_CHANGE)
+        answer = min(max(at + CHANGE_SETTLES, last + CHANGES_APART), last_call)
         return replace(self, answers=(*self.answers[-1:], answer))
 
     def swept(

@@ -106,26 +106,26 @@ def test_with_jitter() -> None:
     assert since_arrival(Node().play([schedule(jitter=0.2)]))[0] == 0.2
 
 
-def test_after_a_change_at_once_and_a_second_later() -> None:
+def test_after_a_change_when_it_has_settled_and_a_second_later() -> None:
     sweeps = Node().play([schedule()], changes=[T0 + 3])
-    assert since_arrival(sweeps) == [0, 3, 4, 22.7, 52.7]
+    assert since_arrival(sweeps) == [0, 3.5, 4.5, 22.7, 52.7]
 
 
 def test_a_late_change_is_answered_too() -> None:
     """A kube-proxy that was frozen until then has let stale SYNs through."""
     sweeps = Node().play([schedule()], changes=[T0 + 1, T0 + 20.5, T0 + 58])
-    assert since_arrival(sweeps) == [0, 1, 2, 20.5, 21.5, 51.5, 58, 59]
+    assert since_arrival(sweeps) == [0, 1.5, 2.5, 21, 22, 52, 58.5, 59.5]
 
 
 def test_many_changes_are_answered_one_in_five_seconds_and_none_is_forgotten() -> None:
     changes = [T0 + 0.7 + 0.1 * step for step in range(60)]  # the last at 6.6 s
     sweeps = Node().play([schedule()], changes=changes)
-    assert since_arrival(sweeps)[:7] == [0, 0.7, 1.7, 5.7, 6.7, 10.7, 11.7]
+    assert since_arrival(sweeps)[:7] == [0, 1.2, 2.2, 6.2, 7.2, 11.2, 12.2]
 
 
 def test_changes_a_few_hundred_milliseconds_apart_are_coalesced() -> None:
     sweeps = Node().play([schedule()], changes=[T0 + 0.1, T0 + 0.2])
-    assert since_arrival(sweeps)[:4] == [0, 0.5, 1.1, 5.1]
+    assert since_arrival(sweeps) == [0, 0.6, 1.6, 22.7, 52.7]
 
 
 def test_one_sweep_serves_all_cleanups() -> None:
@@ -189,11 +189,22 @@ def test_an_edit_starts_no_sweep() -> None:
     assert edited.next_due(T0) == swept.next_due(T0)
 
 
+def test_a_change_in_the_last_second_is_answered_at_once() -> None:
+    sweeps = Node().play([schedule()], changes=[T0 + 59.5])
+    assert since_arrival(sweeps)[-1] == 59.5
+
+
+def test_the_change_that_a_removal_itself_causes_does_not_delay_its_cleanup() -> None:
+    """kube-proxy commits before the cleanup comes; an older cleanup is live."""
+    later = schedule(at=T0 + 10.3)
+    assert T0 + 10.3 in Node().play([schedule(), later], changes=[T0 + 10.03])
+
+
 def test_quiet_but_not_finished_in_the_last_half_minute() -> None:
     swept = schedule().swept(T0 + 40, held_back=False)
     assert swept.next_due(T0 + 41) is None
     assert not swept.is_finished(T0 + 41)
-    assert swept.changed(T0 + 50).next_due(T0 + 50) == Due(at=T0 + 50)
+    assert swept.changed(T0 + 50).next_due(T0 + 50) == Due(at=T0 + 50.5)
 
 
 @pytest.mark.parametrize(
