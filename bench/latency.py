@@ -227,14 +227,14 @@ def table(done: Sequence[Removal]) -> str:
             "the cleanup, visible in the API", [e.cleanup_at - e.removed_at for e in done], "0.5 s"
         ),
         row(
-            "the first node rid of all its entries",
-            [min(map(max, e.ended.values())) - e.removed_at for e in done],
-            "",
+            "a node rid of all its entries",
+            [max(moments) - e.removed_at for e in done for moments in e.ended.values()],
+            "p50 0.5 s, p99 2 s",
         ),
         row(
             "all three nodes rid of all their entries",
             [e.gone_at - e.removed_at for e in done],
-            "p50 0.5 s, p99 2 s",
+            "p99 2 s",
         ),
     ]
     return "\n".join(rows)
