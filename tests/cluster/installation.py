@@ -16,6 +16,16 @@ NAMESPACE = "synsweep-system"
 POLICIES = ROOT / "manifests" / "policies"
 
 
+def wait_account(cluster: Cluster, namespace: str) -> None:
+    """Wait for a new namespace's default ServiceAccount, without which no pod is let in."""
+    account = ("-n", namespace, "get", "serviceaccount", "default")
+    eventually(
+        lambda: cluster.kubectl(*account, check=False).returncode == 0,
+        60,
+        f"the default ServiceAccount of {namespace}",
+    )
+
+
 def install(cluster: Cluster) -> None:
     """Apply manifests/base and wait until controller and helpers are ready."""
     cluster.kubectl("apply", "-k", str(ROOT / "manifests" / "base"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.cluster.installation import NAMESPACE
 from tests.cluster.observers import Lines, PodNetwork, Told, eventually, pod_network
+from tests.rig.control_plane import MANAGER, SCHEDULER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,6 +205,16 @@ def away(cluster: Cluster, program: str = "kube-apiserver") -> Iterator[None]:
         yield
     finally:
         cluster.control_plane.start(program)
+
+
+def renew_watches(cluster: Cluster) -> None:
+    """Restart what follows the API server and, after an outage, waits up to a minute to try again."""
+    for program in (MANAGER, SCHEDULER):
+        cluster.control_plane.kill(program)
+        cluster.control_plane.start(program)
+    for node in cluster.nodes:
+        node.stop_service("kube-proxy")
+        node.start_service("kube-proxy")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tests.cluster import workloads
+from tests.cluster.installation import wait_account
 from tests.cluster.observers import (
     FlowStory,
     Lines,
@@ -85,6 +86,7 @@ class Stage:
             name=SURVIVOR, app="shop", node=self.cluster.node(SURVIVOR_NODE).name
         )
         self.cluster.apply(workloads.as_yaml(workloads.namespace(SHOP), workloads.programs(SHOP)))
+        wait_account(self.cluster, SHOP)
         self.cluster.apply(
             workloads.as_yaml(
                 workloads.service("shop", SHOP, app="shop"),

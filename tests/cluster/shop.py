@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.cluster import workloads
+from tests.cluster.installation import wait_account
 from tests.cluster.observers import Lines, PodNetwork, Seen, eventually, half_open, pod_network
 from tests.rig.network import Namespace
 
@@ -40,12 +41,7 @@ class Shop:
     def open(self, labels: Mapping[str, str] | None = None) -> None:
         """Make the namespace and the clients."""
         self.apply(workloads.namespace(self.name, labels), workloads.programs(self.name))
-        account = ("-n", self.name, "get", "serviceaccount", "default")
-        eventually(
-            lambda: self.cluster.kubectl(*account, check=False).returncode == 0,
-            20,
-            "the namespace's ServiceAccount, without which no pod is let in",
-        )
+        wait_account(self.cluster, self.name)
         self.apply(
             *(
                 workloads.idle_pod(f"client{node}", self.name, node=self.cluster.node(node).name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -415,7 +416,7 @@ def test_the_watch_loop_survives_a_real_api_server(desk: Desk) -> None:
     next(events)
     started = time.monotonic()
     while time.monotonic() - started < 2.5:
-        desk.policy(f"p-{int(time.monotonic() * 1000)}")
+        desk.policy(f"p-{uuid.uuid4()}")
         assert isinstance(next(events), Added)
     assert watch.failures == 0
     watch.stop()

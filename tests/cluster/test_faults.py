@@ -30,7 +30,7 @@ from tests.cluster.parts import (
     report,
     shell,
 )
-from tests.cluster.shop import IN_TIME
+from tests.cluster.shop import IN_TIME, Shop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +71,16 @@ def paper(synsweep: Cluster) -> Iterator[Paper]:
     made.open()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled(synsweep: Cluster) -> Iterator[None]:
+    """Leave a cluster on which pods start and Services work, for the tests of other modules."""
+    yield
+    parts.renew_watches(synsweep)
+    probe = Shop(synsweep, "settled", (1, 2, 3))
+    probe.open()
+    probe.close()
 
 
 def lose(service: PaperService, address: str) -> None:
