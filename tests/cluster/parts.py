@@ -208,7 +208,7 @@ def away(cluster: Cluster, program: str = "kube-apiserver") -> Iterator[None]:
 
 
 def renew_watches(cluster: Cluster) -> None:
-    """Restart what follows the API server and, after an outage, waits up to a minute to try again."""
+    """Restart what waits up to a minute after an outage before it follows the API server again."""
     for program in (MANAGER, SCHEDULER):
         cluster.control_plane.kill(program)
         cluster.control_plane.start(program)
