@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.any_proxy]
 
 GROUP = "/apis/synsweep.io/v1alpha1"
 CLEANUPS = f"{GROUP}/namespaces/{NAMESPACE}/conntrackcleanups"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.rig.control_plane import ControlPlane
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.any_proxy, pytest.mark.timeout(300)]
 
 RUNS = int(os.environ.get("RUNS") or 3)
 PODS = """\
