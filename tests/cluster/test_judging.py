@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster import workloads
+from tests.cluster import parts, workloads
 from tests.cluster.observers import Seen, eventually
 from tests.cluster.oracle import serving_but_condemned
 from tests.cluster.shop import connect, lost
-from tests.cluster.sweeping import have_swept, numbers, wait_condemned, wait_numbers
+from tests.cluster.sweeping import (
+    have_swept,
+    numbers,
+    wait_condemned,
+    wait_numbers,
+    wait_programmed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +34,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 SHOP_CLIENTS = (1,)
 NOBODY = "198.51.100.20"
+ANOTHER = "198.51.100.99"
 SHARED = "198.51.100.120"
 STUCK = ("--flows", "4")
 
@@ -47,6 +54,16 @@ def serve(shop: Shop, *services: str, external: bool = False) -> None:
             workloads.service(name, shop.name, app="", extra=extra),
             workloads.slice_of(name, shop.name, NOBODY),
         )
+        for frontend in (*shop.frontends(name), *extra.get("externalIPs", ())):
+            wait_programmed(shop.cluster.node(1), frontend)
+
+
+def condemn_another(shop: Shop, oracle: Oracle, name: str) -> None:
+    """Have a live cleanup of another Service, for which nodes sweep."""
+    other = workloads.slice_of(name, shop.name, ANOTHER)
+    shop.apply(workloads.service(name, shop.name, app=""), other)
+    shop.apply({**other, "endpoints": []})
+    wait_condemned(shop, oracle, name, [ANOTHER])
 
 
 def through(frontend: str, seen: Seen) -> bool:
@@ -66,10 +83,7 @@ def test_a_backend_that_comes_back_is_taken_out_at_once_and_its_entries_stay(
     frontend = shop.frontends("back")[0]
     stack.enter_context(connect(shop.client(1), frontend, options=STUCK))
     before = wait_numbers(node, lambda seen: through(frontend, seen), "half-open entries")
-    other = workloads.slice_of("other", shop.name, "198.51.100.99")
-    shop.apply(workloads.service("other", shop.name, app=""), other)
-    shop.apply({**other, "endpoints": []})
-    wait_condemned(shop, oracle, "other", ["198.51.100.99"])  # a live cleanup, to sweep for
+    condemn_another(shop, oracle, "other")
     have_swept(node)
     assert before <= numbers(node, lambda seen: through(frontend, seen))
 
@@ -125,3 +139,74 @@ def test_a_backend_that_moves_to_another_service_is_gone_from_the_first_alone(
     before = wait_numbers(node, lambda seen: through(new, seen), "entries through the new one")
     have_swept(node)
     assert before <= numbers(node, lambda seen: through(new, seen))
+
+
+def keep(shop: Shop, oracle: Oracle, service: str, before: set[int]) -> None:
+    """Sweep for another Service; these entries stay and nothing of their Service is condemned."""
+    node = shop.cluster.node(1)
+    frontend = shop.frontends(service)[0]
+    condemn_another(shop, oracle, f"not-{service}")
+    have_swept(node)
+    assert oracle.condemned(shop.name, service) == []
+    assert before <= numbers(node, lambda seen: through(frontend, seen))
+
+
+def stick(shop: Shop, service: str, stack: ExitStack) -> set[int]:
+    """Have half-open entries to NOBODY through a Service; give their ids."""
+    frontend = shop.frontends(service)[0]
+    stack.enter_context(connect(shop.client(1), frontend, options=STUCK))
+    wanted = f"half-open entries through {service}"
+    return wait_numbers(shop.cluster.node(1), lambda seen: through(frontend, seen), wanted)
+
+
+@pytest.mark.usefixtures("operator_may_restart")
+def test_a_backend_that_kube_proxy_knew_before_the_controller_is_kept(
+    shop: Shop, oracle: Oracle, stack: ExitStack
+) -> None:
+    with parts.no_controller(shop.cluster):
+        serve(shop, "early")
+        before = stick(shop, "early", stack)
+    keep(shop, oracle, "early", before)
+
+
+def test_a_backend_that_a_traffic_policy_filters_out_is_kept(
+    shop: Shop, oracle: Oracle, stack: ExitStack
+) -> None:
+    serve(shop, "filtered")
+    elsewhere = workloads.slice_of("filtered", shop.name, NOBODY)
+    for endpoint in elsewhere["endpoints"]:
+        endpoint["nodeName"] = shop.cluster.node(3).name
+    shop.apply(elsewhere)
+    before = stick(shop, "filtered", stack)
+    shop.kubectl("patch", "service", "filtered", "-p", '{"spec":{"internalTrafficPolicy":"Local"}}')
+    keep(shop, oracle, "filtered", before)
+
+
+def test_a_backend_that_moves_between_slices_is_kept(
+    shop: Shop, oracle: Oracle, stack: ExitStack
+) -> None:
+    serve(shop, "moves")
+    before = stick(shop, "moves", stack)
+    first = workloads.slice_of("moves", shop.name, NOBODY)
+    second = {**first, "metadata": {**first["metadata"], "name": "moves-second"}}
+    shop.apply(second, {**first, "endpoints": []})
+    shop.kubectl("delete", "endpointslice", "moves-manual")
+    shop.apply(first)  # now in both, of which one goes
+    shop.kubectl("delete", "endpointslice", "moves-second")
+    keep(shop, oracle, "moves", before)
+
+
+def test_services_without_a_frontend_are_nothing_to_us(shop: Shop, oracle: Oracle) -> None:
+    headless = workloads.service("headless", shop.name, app="", cluster_ip="None")
+    external = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "external", "namespace": shop.name},
+        "spec": {"type": "ExternalName", "externalName": "shop.example"},
+    }
+    listed = [workloads.slice_of(name, shop.name, NOBODY) for name in ("headless", "external")]
+    shop.apply(headless, external, *listed)
+    shop.apply(*({**each, "endpoints": []} for each in listed))
+    condemn_another(shop, oracle, "with-a-frontend")
+    assert oracle.condemned(shop.name, "headless") == []
+    assert oracle.condemned(shop.name, "external") == []
