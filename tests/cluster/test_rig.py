@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,11 @@ def eventually(condition: Callable[[], bool], within: float, what: str) -> None:
         time.sleep(0.2)
 
 
+def wait_answer(fetch: Callable[[], subprocess.CompletedProcess[str]], address: str) -> None:
+    """Fetch until kube-proxy has programmed the Service."""
+    eventually(lambda: fetch().stdout == "200\n", 30, f"an answer from {address}")
+
+
 def serve(cluster: Cluster) -> None:
     """Start a server on the last node, a client on the first, and a Service."""
     last = cluster.nodes[-1]
@@ -123,10 +129,11 @@ def test_pods_reach_a_service_in_both_families_and_nothing_is_left(proxy_mode: s
         assert len(service["clusterIPs"]) == 2
         for address in service["clusterIPs"]:
             fetch = ("python3", "-c", FETCH, url(address, 80))
-            assert cluster.kubectl("exec", "client", "--", *fetch).stdout == "200\n"
+            inside = partial(cluster.kubectl, "exec", "client", "--", *fetch, check=False)
+            wait_answer(inside, address)
         for address in cluster.node(1).addresses:
             fetch = ("python3", "-c", FETCH, url(address, 30080))
-            assert cluster.outside.run(*fetch).stdout == "200\n"
+            wait_answer(partial(cluster.outside.run, *fetch, check=False), address)
         listing = cluster.node(1).run("conntrack", "-L", "-p", "tcp", "--dport", "80").stdout
         assert "sport=8080" in listing, "the client's node translates the destination"
         proxy = cluster.node(1).run("nft", "list", "tables").stdout
