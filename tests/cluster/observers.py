@@ -257,3 +257,18 @@ def eventually(check: Callable[[], T], timeout: float, what: str, every: float =
 def syn_sent_to(packets: list[dict[str, Any]], address: str) -> Iterator[dict[str, Any]]:
     """Give the SYNs (no ACK) on the wire to one address."""
     return (line for line in list(packets) if line.get("flags") == "S" and line["dst"] == address)
+
+
+def wait_programmed(node: Node, *addresses: str) -> None:
+    """Wait until a node's kube-proxy knows new frontends and backends, of either family.
+
+    A SYN that comes earlier is refused, or makes an entry without DNAT that keeps all its
+    retransmits.
+    """
+    rules = ("sh", "-c", "iptables-save; ip6tables-save; nft list ruleset")
+
+    def known() -> bool:
+        said = node.run(*rules, check=False).stdout
+        return all(address in said for address in addresses)
+
+    eventually(known, 60, f"{', '.join(addresses)} in the rules of {node.name}", every=0.2)

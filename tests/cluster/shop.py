@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from tests.cluster import workloads
 from tests.cluster.installation import wait_account
-from tests.cluster.observers import Lines, PodNetwork, Seen, eventually, half_open, pod_network
+from tests.cluster.observers import (
+    Lines,
+    PodNetwork,
+    Seen,
+    eventually,
+    half_open,
+    pod_network,
+    wait_programmed,
+)
 from tests.rig.network import Namespace
 
 if TYPE_CHECKING:
@@ -80,6 +88,9 @@ class Shop:
         ips = {ip for backend in backends for ip in self.ips_of(backend.name)[:1]}
         name = service["metadata"]["name"]
         eventually(lambda: ips <= self.endpoints(name, ready=True), 30, f"endpoints of {name}")
+        frontends = [ip for ip in self.frontends(name) if ip != "None"]
+        for node in self.client_nodes:
+            wait_programmed(self.cluster.node(node), *frontends, *ips)
 
     def ips_of(self, pod: str) -> tuple[str, ...]:
         """Give the IPs of a pod, IPv4 first."""

@@ -41,20 +41,6 @@ def _wait_sweeps(node: Node, wanted: int) -> None:
     eventually(lambda: sweeps(node) >= wanted, WITHIN, f"{node.name} to sweep")
 
 
-def wait_programmed(node: Node, frontend: str) -> None:
-    """Wait until a node's kube-proxy knows a new frontend.
-
-    A SYN that comes earlier makes an entry without DNAT, which keeps all its retransmits.
-    """
-    rules = ("sh", "-c", "iptables-save; nft list ruleset")
-    eventually(
-        lambda: frontend in node.run(*rules, check=False).stdout,
-        60,
-        f"{frontend} in the rules of {node.name}",
-        every=0.2,
-    )
-
-
 def wait_condemned(shop: Shop, oracle: Oracle, service: str, gone: Sequence[str]) -> None:
     """Wait until a cleanup names the backends of a Service."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster import parts, workloads
-from tests.cluster.observers import Seen, eventually
+from tests.cluster.observers import Seen, eventually, wait_programmed
 from tests.cluster.oracle import serving_but_condemned
 from tests.cluster.shop import connect, lost
 from tests.cluster.sweeping import (
@@ -21,7 +21,6 @@ from tests.cluster.sweeping import (
     numbers,
     wait_condemned,
     wait_numbers,
-    wait_programmed,
 )
 
 if TYPE_CHECKING:
