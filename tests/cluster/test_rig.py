@@ -248,7 +248,7 @@ def test_services_of_a_node_stop_and_start_and_its_pods_run_on(small: Cluster) -
         node.start_service(service)
     eventually(
         lambda: small.kubectl("exec", "client", "--", "true", check=False).returncode == 0,
-        30,
+        90,
         "the kubelet answers for the pod that ran on",
     )
 
